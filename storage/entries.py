@@ -1,0 +1,141 @@
+"""Events before and after they are in the log, and their documents in MongoDB. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from storage.positions import PositionCodec
+
+HIGH = "high"
+# What an entry holds in memory beyond its data: object, strings, id and the two encoded forms' headers, as measured with
+# tracemalloc. The window's bound in bytes counts this for every entry.
+ENTRY_OVERHEAD_BYTES = 900
+
+
+class NewEvent:
+    """An event that was accepted and is not yet in the log.
+
+    Args:
+        topic: Where it was published.
+        type: What happened.
+        audience: Who may receive it, at least one token.
+        data: The payload's JSON text, as it came.
+        source: Who published it.
+        key: What it is about; newer events with the same key replace it on paced channels. None: nothing.
+        priority: "high" or None.
+        time: RFC 3339 time of the fact, from the publisher. None: the time of appending stands for it.
+        published: The publisher's own identity of the event, unique while it is in the log. None: it gave none.
+        correlation_id: Which request it came with.
+    """
+
+    __slots__ = (
+        "audience",
+        "correlation_id",
+        "data",
+        "key",
+        "priority",
+        "published",
+        "source",
+        "time",
+        "topic",
+        "type",
+    )
+
+    def __init__(
+        self,
+        topic: str,
+        type: str,
+        audience: tuple[str, ...],
+        data: str,
+        *,
+        source: str | None = None,
+        key: str | None = None,
+        priority: str | None = None,
+        time: str | None = None,
+        published: str | None = None,
+        correlation_id: str | None = None,
+    ) -> None:
+        self.topic = topic
+        self.type = type
+        self.audience = audience
+        self.data = data
+        self.source = source
+        self.key = key
+        self.priority = priority
+        self.time = time
+        self.published = published
+        self.correlation_id = correlation_id
+
+    def document(self) -> dict[str, Any]:
+        """Return its document, without a number, a time of appending and an append token: the appender gives those."""
+        document: dict[str, Any] = {
+            "_id": 0,
+            "ms": 0,
+            "append": 0,
+            "topic": self.topic,
+            "type": self.type,
+            "audience": self.audience,
+            "data": self.data,
+        }
+        for name in ("source", "key", "priority", "time", "published"):
+            value = getattr(self, name)
+            if value is not None:
+                document[name] = value
+        if self.correlation_id is not None:
+            document["correlationId"] = self.correlation_id
+        return document
+
+
+class Entry:
+    """An event in the log.
+
+    `seq` is its sequence number, `ms` when it was appended, `id` its name on the wire. `sse` and `websocket` hold its encoded forms
+    once somebody needed them: they are made once for all who receive it (see hub.formats).
+    """
+
+    __slots__ = (
+        "audience",
+        "correlation_id",
+        "data",
+        "id",
+        "key",
+        "ms",
+        "priority",
+        "seq",
+        "size",
+        "source",
+        "sse",
+        "time",
+        "topic",
+        "type",
+        "websocket",
+    )
+
+    def __init__(self, document: Mapping[str, Any], codec: PositionCodec) -> None:
+        get = document.get
+        self.seq: int = document["_id"]
+        self.ms: int = document["ms"]
+        self.topic: str = document["topic"]
+        self.type: str = document["type"]
+        self.audience: tuple[str, ...] = tuple(document["audience"])
+        self.data: str = document["data"]
+        self.source: str | None = get("source")
+        self.key: str | None = get("key")
+        self.priority: str | None = get("priority")
+        self.time: str | None = get("time")
+        self.correlation_id: str | None = get("correlationId")
+        self.id = codec.encode(self.seq, self.ms)
+        self.size = ENTRY_OVERHEAD_BYTES + 3 * len(self.data)
+        self.sse: bytes | None = None
+        self.websocket: bytes | None = None
+
+
+class Receipt:
+    """What became of one event of a publish: its id, and whether it had been in the log before."""
+
+    __slots__ = ("duplicate", "id")
+
+    def __init__(self, id: str, duplicate: bool) -> None:
+        self.id = id
+        self.duplicate = duplicate
