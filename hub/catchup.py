@@ -1,0 +1,217 @@
+"""Catching up: everybody who is behind the head reads on from its position, a chunk at a time, in turn.
+
+One task for all. It works in slices, so that live events never wait long for those who are behind; entries come from the window or from
+shared pages; who meets a full socket leaves the queue until it has drained.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Protocol
+
+from hub.connection import Connection, State
+from hub.formats import rfc3339
+from hub.pages import EntryLog, Pages
+from hub.router import Router
+from hub.window import Window
+from storage.entries import Entry
+from storage.positions import Position
+
+logger = logging.getLogger("tailcast.hub")
+
+SLICE_SECONDS = 0.003  # of reading, before the event loop gets a turn
+LOOK_ENTRIES = 512  # looked at in one turn of one connection, whether they are for it or not
+EVICTED = "evicted"
+MISSING = "missing"
+_number = attrgetter("seq")
+
+
+class Host(Protocol):
+    """Whose connections they are: the hub."""
+
+    @property
+    def head(self) -> Position:
+        """As far as this process has seen the log."""
+
+    def arrived(self, connection: Connection) -> None:
+        """Take a connection that has read everything up to the head."""
+
+    def wait_for_head(self, connection: Connection) -> None:
+        """Take a connection that can read on only when the head has moved."""
+
+    def id_of(self, position: Position) -> str:
+        """Return a place's id."""
+
+
+class CatchUp:
+    """The queue of connections that read on.
+
+    Args:
+        host: Whose they are.
+        router: Says what is for whom.
+        window: The newest entries.
+        log: Where older ones are read.
+        clock: Seconds, monotonic.
+        chunk_bytes: How much one connection is given at a time.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        router: Router,
+        window: Window,
+        log: EntryLog,
+        clock: Callable[[], float],
+        chunk_bytes: int,
+    ) -> None:
+        self._host = host
+        self._router = router
+        self._window = window
+        self.pages = Pages(log, self._page_ready)
+        self._clock = clock
+        self._chunk_bytes = chunk_bytes
+        self._queue: deque[tuple[Connection, list[Entry] | None]] = deque()  # with the page in hand, if there is one
+        self._wake = asyncio.Event()
+        self.replayed = 0  # entries given to connections behind the head, since the start
+        self.gaps = 0  # reported to connections, since the start
+
+    def enqueue(self, connection: Connection, page: list[Entry] | None = None) -> None:
+        """Give a connection in state READING its turn. It must not be queued, or wait for a page, already."""
+        self._queue.append((connection, page))
+        self._wake.set()
+
+    def clear(self) -> None:
+        """Forget what was read and who waits: the log is another one."""
+        self._queue.clear()
+        self.pages.clear()
+
+    def _page_ready(self, connection: Connection, page: list[Entry] | None) -> None:
+        if connection.state is State.READING:
+            self.enqueue(connection, page)
+
+    async def run(self) -> None:
+        """Serve the queue, until cancelled; no connection is left half-served then."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                self._work(self._clock() + SLICE_SECONDS)
+                await asyncio.sleep(0)  # live events and other sockets have their turn
+
+    def _work(self, until: float) -> None:
+        while self._queue and self._clock() < until:
+            connection, page = self._queue.popleft()
+            if connection.state is State.READING:  # it may have closed while it waited
+                self._step(connection, page)
+
+    def _step(self, connection: Connection, page: list[Entry] | None) -> None:
+        """Give one connection its next chunk."""
+        head = self._host.head.seq
+        if connection.position.seq >= head:
+            self._host.arrived(connection)
+            return
+        entries, index = self._find(connection.position.seq, page)
+        if not entries:
+            self.pages.request(connection.position.seq, connection)
+            return
+        if entries[index].seq > head:  # MongoDB knows more than this process has seen, and what was before is evicted
+            self._host.wait_for_head(connection)
+            return
+        if self._leap(connection, entries[index], index):
+            self._read_chunk(connection, entries, index, head)
+        if connection.state is not State.READING:
+            return
+        if connection.position.seq >= head:
+            self._host.arrived(connection)
+        else:
+            self.enqueue(connection, page)
+
+    def _find(self, position: int, page: list[Entry] | None) -> tuple[list[Entry], int]:
+        """Return entries, and the index among them of the first after `position`; an empty list when they must be fetched."""
+        if self._window.covers(position):
+            return self._window.after(position, LOOK_ENTRIES), 0
+        if not page or page[-1].seq <= position:
+            page = self.pages.cached(position)
+        if page is None:
+            return [], 0
+        return page, bisect_right(page, position, key=_number)
+
+    def _leap(self, connection: Connection, first: Entry, index: int) -> bool:
+        """Move over entries that are gone, and say so; False when that filled the sink."""
+        start, connection.start = connection.start, None
+        before = Position(first.seq - 1, first.ms)
+        if start is not None and start.lost is not None:
+            return self.report_gap(connection, *start.lost, before)
+        if first.seq == connection.position.seq + 1:
+            return True
+        if start is not None and start.from_earliest and not connection.missed(first.seq):
+            connection.position = before
+            return True
+        reason = EVICTED if index == 0 else MISSING  # what leaves the log leaves it from the front
+        return self.report_gap(connection, self._host.id_of(connection.position), reason, before)
+
+    def report_gap(self, connection: Connection, lost_from: str, reason: str, to: Position) -> bool:
+        """Tell a connection which part of the log it will never get, and move it to the end of that part; False: the sink is full now."""
+        self.gaps += 1
+        fields = {
+            "from": lost_from,
+            "to": self._host.id_of(to),
+            "reason": reason,
+            "fromTime": _time_of(lost_from),
+            "toTime": rfc3339(to.ms),
+        }
+        logger.warning("gap reported", extra={"fields": {**connection.describe(), **fields}})
+        connection.position = to
+        if connection.sink.offer(connection.format.message("gap", fields, fields["to"])):
+            return True
+        connection.detach(State.BLOCKED, to)
+        return False
+
+    def _read_chunk(self, connection: Connection, entries: list[Entry], index: int, head: int) -> None:
+        parts, last = self._collect(connection, entries, index, head)
+        connection.position = Position(last.seq, last.ms)
+        if not parts:
+            return
+        self.replayed += len(parts)
+        connection.replayed = (connection.replayed or 0) + len(parts)
+        if not connection.sink.offer(connection.format.join(parts)):
+            connection.detach(State.BLOCKED, connection.position)
+
+    def _collect(self, connection: Connection, entries: list[Entry], index: int, head: int) -> tuple[list[bytes], Entry]:
+        """Return what a connection gets next, and the last entry looked at.
+
+        That is up to a chunk, but one entry at least if there is any for it; and nothing beyond the head, where being pushed begins.
+        """
+        interest, encode, route = connection.interest, connection.format.event, self._router.route
+        assert interest is not None
+        parts: list[bytes] = []
+        room = self._chunk_bytes
+        last = entries[index]
+        expected = last.seq
+        for entry in entries[index : index + LOOK_ENTRIES]:
+            if entry.seq != expected or entry.seq > head:
+                break  # a hole is reported in the next turn
+            expected += 1
+            covered = entry.seq <= connection.covered_to
+            if connection.wants(entry) if covered else route(entry).concerns(interest, entry):
+                encoded = encode(entry)
+                if parts and len(encoded) > room:
+                    break
+                parts.append(encoded)
+                room -= len(encoded)
+            last = entry
+        return parts, last
+
+
+def _time_of(id: str) -> str | None:
+    """Return the time in an id, None if there is none in it: it may be anything a client sent."""
+    milliseconds = id.partition("-")[0]
+    if not (milliseconds.isascii() and milliseconds.isdigit() and 0 < len(milliseconds) <= 14):
+        return None
+    return rfc3339(int(milliseconds))

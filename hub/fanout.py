@@ -1,0 +1,84 @@
+"""Fan-out: the fast path from new entries to everybody who is at the head of the log. Nothing here waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hub.connection import Connection
+from hub.formats import Format
+from hub.interest import Interest
+from hub.router import Route, Router, meets
+from hub.subscriptions import Subscription, parse_payload
+from storage.entries import Entry
+
+FRAMING_BYTES = 256  # about what an id, a type and a frame add to the payload of an entry
+
+
+class FanOut:
+    """Pushes batches.
+
+    Args:
+        router: Says what is for whom.
+        chunk_bytes: About how much one send may hold: what a socket does not take of it stays in memory.
+    """
+
+    def __init__(self, router: Router, chunk_bytes: int) -> None:
+        self._router = router
+        self._chunk_bytes = chunk_bytes
+        self.delivered = 0  # entries handed to sinks, since the start
+
+    def pieces(self, entries: list[Entry]) -> Iterator[list[Entry]]:
+        """Cut a batch into pieces of about one chunk."""
+        piece: list[Entry] = []
+        size = 0
+        for entry in entries:
+            if piece and size + len(entry.data) > self._chunk_bytes:
+                yield piece
+                piece, size = [], 0
+            piece.append(entry)
+            size += len(entry.data) + FRAMING_BYTES
+        yield piece
+
+    def push(self, entries: list[Entry]) -> list[Connection]:
+        """Offer each attached connection its part of a piece, joined, and return those whose sink is full now.
+
+        Connections that share an interest get the same bytes, and so do interests that get the same part.
+        """
+        payloads: dict[tuple[Format, int], tuple[bytes, int]] = {}
+        blocked: list[Connection] = []
+        for interest, mask in self._masks(entries).items():
+            if not interest.attached:
+                continue
+            key = (interest.format, mask)
+            if key not in payloads:
+                parts = [interest.format.event(entry) for index, entry in enumerate(entries) if mask >> index & 1]
+                payloads[key] = (interest.format.join(parts), len(parts))
+            payload, count = payloads[key]
+            self.delivered += count * len(interest.attached)
+            for connection in interest.attached:
+                if not connection.sink.offer(payload):
+                    blocked.append(connection)
+        return blocked
+
+    def _masks(self, entries: list[Entry]) -> dict[Interest[Connection], int]:
+        """Return for each interest concerned which of the entries are for it, as bits."""
+        kinds: dict[Route, int] = {}
+        for index, entry in enumerate(entries):
+            route = self._router.route(entry)
+            kinds[route] = kinds.get(route, 0) | 1 << index
+        masks: dict[Interest[Connection], int] = {}
+        for route, mask in kinds.items():
+            for interest, conditions in route.interests.items():
+                chosen = _choose(entries, mask, conditions) if conditions else mask
+                if chosen:
+                    masks[interest] = masks.get(interest, 0) | chosen
+        return masks
+
+
+def _choose(entries: list[Entry], mask: int, conditions: tuple[Subscription, ...]) -> int:
+    """Return those bits of a mask whose entries' payloads meet one of the conditions."""
+    chosen = 0
+    for index, entry in enumerate(entries):
+        if mask >> index & 1 and meets(conditions, parse_payload(entry.data)):
+            chosen |= 1 << index
+    return chosen

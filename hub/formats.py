@@ -1,0 +1,167 @@
+"""How entries and the server's own messages look on the wire, for each transport. Pure functions of their arguments; no I/O.
+
+SSE is the event stream format of the WHATWG HTML standard, section 9.2, in HTTP/1.1 chunks (RFC 9112 section 7.1); WebSocket messages are
+JSON in text frames (RFC 6455). An entry is encoded once for each, whoever receives it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from hub.frames import PING, TEXT, close_frame, frame
+from storage.entries import Entry
+
+RETRY_MS = 3000  # what EventSource waits before it comes back, unless it is told otherwise
+
+# The server's own messages; no event type of a publisher may be one of them, nor a name that EventSource uses for its own events.
+SERVER_MESSAGES = (
+    "welcome",
+    "subscribed",
+    "unsubscribed",
+    "gap",
+    "live",
+    "position",
+    "expiring",
+    "closing",
+    "pong",
+    "error",
+)
+RESERVED_TYPES = frozenset({*SERVER_MESSAGES, "open", "event"})
+
+_json = msgspec.json.Encoder()
+_string = json.JSONEncoder(ensure_ascii=False).encode  # of one string; the C encoder
+
+
+def rfc3339(ms: int) -> str:
+    """Return a time in milliseconds since 1970 as RFC 3339 text in UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+
+
+def timestamp_of(entry: Entry) -> str:
+    """Return when it happened: the publisher's time, else when it was appended."""
+    return entry.time or rfc3339(entry.ms)
+
+
+class Format(Protocol):
+    """One transport's way of writing."""
+
+    name: str
+
+    def event(self, entry: Entry) -> bytes:
+        """Return an entry's encoded form, made at the first call."""
+
+    def join(self, parts: Sequence[bytes]) -> bytes:
+        """Return encoded events as the bytes of one send."""
+
+    def message(self, type: str, fields: Mapping[str, Any], position: str | None = None) -> bytes:
+        """Return one of the server's own messages, ready to send; on SSE it also moves the client to `position`."""
+
+    def heartbeat(self, position: str, moved: bool) -> bytes:
+        """Return a sign of life that carries the position; `moved`: it is another one than in the last."""
+
+    def closing(self, code: int, reason: str, retry_ms: int | None) -> bytes:
+        """Return the last message and the transport's own end."""
+
+
+class SseFormat:
+    """Server-Sent Events.
+
+    Args:
+        chunked: False for a client that speaks HTTP/1.0: the stream then ends with the connection.
+    """
+
+    name = "sse"
+
+    def __init__(self, *, chunked: bool) -> None:
+        self._chunked = chunked
+
+    def event(self, entry: Entry) -> bytes:
+        """`id`, `event` and `data`; payload text with line breaks becomes several `data` lines, which the client joins again."""
+        encoded = entry.sse
+        if encoded is None:
+            encoded = entry.sse = sse_event(entry.type, entry.data, entry.id)
+        return encoded
+
+    def join(self, parts: Sequence[bytes]) -> bytes:
+        """One chunk for all."""
+        return self._chunk(b"".join(parts))
+
+    def _chunk(self, body: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(body), body) if self._chunked else body
+
+    def message(self, type: str, fields: Mapping[str, Any], position: str | None = None) -> bytes:
+        """A named event. `retry` rides on the first one: a block of nothing but `retry` is reported as an event by some clients."""
+        retry = RETRY_MS if type == "welcome" else None
+        return self._chunk(sse_event(type, _json.encode(fields).decode(), position, retry))
+
+    def heartbeat(self, position: str, moved: bool) -> bytes:
+        """A comment; with an `id` line when there is news, since a comment alone moves no client's last event id (9.2.6)."""
+        return self._chunk(b":heartbeat\nid: %b\n\n" % position.encode() if moved else b":heartbeat\n\n")
+
+    def closing(self, code: int, reason: str, retry_ms: int | None) -> bytes:
+        """`closing` with `retry`, and the chunk that ends the body."""
+        fields = closing_fields(code, reason, retry_ms)
+        event = self._chunk(sse_event("closing", _json.encode(fields).decode(), None, retry_ms))
+        return event + b"0\r\n\r\n" if self._chunked else event
+
+
+class WebSocketFormat:
+    """JSON messages in text frames."""
+
+    name = "websocket"
+
+    def event(self, entry: Entry) -> bytes:
+        """The payload's text goes in as it was published."""
+        encoded = entry.websocket
+        if encoded is None:
+            text = (
+                f'{{"type":"event","topic":{_string(entry.topic)},"id":"{entry.id}","event":{_string(entry.type)},'
+                f'"data":{entry.data},"timestamp":"{timestamp_of(entry)}"}}'
+            )
+            encoded = entry.websocket = frame(TEXT, text.encode())
+        return encoded
+
+    def join(self, parts: Sequence[bytes]) -> bytes:
+        """Frames follow each other as they are."""
+        return b"".join(parts)
+
+    def message(self, type: str, fields: Mapping[str, Any], position: str | None = None) -> bytes:
+        """The fields with `type` before them; a WebSocket client takes the position from them."""
+        return frame(TEXT, _json.encode({"type": type, **fields}))
+
+    def heartbeat(self, position: str, moved: bool) -> bytes:
+        """A ping frame, which the client must answer; when there is news also a message, since scripts in browsers see no pings."""
+        ping = frame(PING, position.encode())
+        return self.message("position", {"position": position}) + ping if moved else ping
+
+    def closing(self, code: int, reason: str, retry_ms: int | None) -> bytes:
+        """`closing`, then the close frame with the same code."""
+        return self.message("closing", closing_fields(code, reason, retry_ms)) + close_frame(code, reason)
+
+
+def closing_fields(code: int, reason: str, retry_ms: int | None) -> dict[str, Any]:
+    """Return what `closing` says; without `retryMs` the client should not come back by itself."""
+    fields: dict[str, Any] = {"code": code, "reason": reason}
+    if retry_ms is not None:
+        fields["retryMs"] = retry_ms
+    return fields
+
+
+def sse_event(type: str, data: str, id: str | None, retry_ms: int | None = None) -> bytes:
+    """Return one event of an event stream. `type` and `id` were checked to hold no line break; `data` may."""
+    head = f"retry: {retry_ms}\n" if retry_ms is not None else ""
+    if id is not None:
+        head += f"id: {id}\n"
+    if "\n" in data or "\r" in data:  # the standard ends lines at CR, LF and CR LF (9.2.5), and at nothing else
+        data = data.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\ndata: ")
+    return f"{head}event: {type}\ndata: {data}\n\n".encode()
+
+
+SSE = SseFormat(chunked=True)
+SSE_UNCHUNKED = SseFormat(chunked=False)
+WEBSOCKET = WebSocketFormat()

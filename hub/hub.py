@@ -1,0 +1,364 @@
+"""The hub: takes what is new from the follower, connections from the handlers, and keeps each where its position says it belongs.
+
+It is fed by the follower (`start`, `receive`, `lose`, `restart`). Nothing it does waits: a socket that does not take its bytes costs its
+own connection the live path, and nobody else anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from hub.catchup import CatchUp
+from hub.connection import OUTBOX_BYTES, Connection, Coverage, Start, State
+from hub.errors import POLICY, RESTART, STALE
+from hub.fanout import FanOut
+from hub.formats import rfc3339
+from hub.keeper import Clock, Keeper
+from hub.principal import Principal
+from hub.router import Router
+from hub.starting import HubLog, locate
+from hub.subscriptions import Subscription
+from hub.window import Window
+from storage.entries import Entry
+from storage.positions import Position, PositionCodec
+
+logger = logging.getLogger("tailcast.hub")
+
+RETRY_SPREAD_MS = 1000  # the least window over which clients of a stopping server come back
+
+
+class Hub:
+    """All connections of this process.
+
+    Args:
+        log: What is read when the window does not reach back far enough.
+        clock: Time.
+        heartbeat_seconds: How often a quiet connection hears something.
+        stale_seconds: How long a full socket may make no progress; 0: for ever.
+        chunk_bytes: How much may be pending for a connection that does not keep up.
+        window_bytes: How much of the log's end is kept in memory.
+        max_connections: How many connections there may be; 0: any number.
+    """
+
+    def __init__(
+        self,
+        log: HubLog,
+        clock: Clock,
+        *,
+        heartbeat_seconds: float = 15.0,
+        stale_seconds: float = 300.0,
+        chunk_bytes: int = 64 << 10,
+        window_bytes: int = 64 << 20,
+        max_connections: int = 0,
+    ) -> None:
+        self._log = log
+        self._clock = clock
+        self._max_connections = max_connections
+        self._codec: PositionCodec | None = None  # of the log that is being followed; None before the first contact
+        self.head = Position(0, 0)  # of the log, as far as this process has seen it
+        self.connections: dict[Connection, None] = {}
+        self._ahead: list[Connection] = []  # those that wait for the head to move
+        self.router = Router()
+        self.window = Window(window_bytes)
+        self.fan_out = FanOut(self.router, chunk_bytes)
+        self.keeper = Keeper(
+            self,
+            self.connections,
+            self._encode,
+            clock,
+            heartbeat_seconds=heartbeat_seconds,
+            stale_seconds=stale_seconds,
+        )
+        self.catch_up = CatchUp(
+            self,
+            router=self.router,
+            window=self.window,
+            log=log,
+            clock=clock.monotonic,
+            chunk_bytes=chunk_bytes,
+        )
+
+    def _encode(self, seq: int, ms: int) -> str:
+        return (self._codec or self._log.codec).encode(seq, ms)
+
+    # What the follower tells
+
+    def start(self, head: Position) -> None:
+        """Begin at the head of the log."""
+        self._codec = self._log.codec
+        self.head = head
+
+    def receive(self, entries: list[Entry]) -> None:
+        """Push new entries to everybody at the head, in pieces of one chunk."""
+        self.window.append(entries)
+        for piece in self.fan_out.pieces(entries):
+            blocked = self.fan_out.push(piece)
+            self.head = Position(piece[-1].seq, piece[-1].ms)
+            for connection in blocked:
+                connection.detach(State.BLOCKED, self.head)
+        if self._ahead:
+            self._overtake()
+
+    def lose(self, first: Entry, reason: str) -> None:
+        """Tell everybody at the head that what lies before `first` is gone; whoever reads behind it meets the hole by itself."""
+        before = Position(first.seq - 1, first.ms)
+        lost_from = self._encode(*self.head)
+        self.window.clear()
+        self.head = before
+        for connection in [one for one in self.connections if one.state is State.ATTACHED]:
+            self.catch_up.report_gap(connection, lost_from, reason, before)
+
+    def restart(self, reason: str) -> None:
+        """Send everybody to the beginning of another log, told that the one they were in is gone."""
+        places = {connection: self._encode(*self.place(connection)) for connection in self.connections}
+        self._codec = self._log.codec
+        self.head = Position(0, 0)
+        self.window.clear()
+        self.catch_up.clear()
+        self._ahead = []
+        for connection, place in places.items():
+            lost = connection.start.lost if connection.start and connection.start.lost else (place, reason)
+            state = State.BLOCKED if connection.state is State.BLOCKED else State.AHEAD
+            connection.detach(state, self.head)
+            connection.start = Start(self.head, lost)
+            for one in (connection.coverage or {}).values():
+                one.start = one.done = 0
+            connection.covered_to = 0
+            if state is State.AHEAD:
+                self._ahead.append(connection)
+
+    def _overtake(self) -> None:
+        """Let those read on that waited for the head to move."""
+        waiting, self._ahead = self._ahead, []
+        for connection in waiting:
+            if connection.state is State.AHEAD:
+                self._resume(connection)
+
+    # Coming and going
+
+    async def locate(self, wanted: str | None, *, field: str) -> Start | None:
+        """Return where a client wants to begin; see hub.starting."""
+        return await locate(self._log, self.head, wanted, field=field)
+
+    def place(self, connection: Connection) -> Position:
+        """Return how far a connection has read."""
+        return self.head if connection.state is State.ATTACHED else connection.position
+
+    def has_room(self) -> bool:
+        """Tell whether one more connection may be opened."""
+        return not self._max_connections or len(self.connections) < self._max_connections
+
+    def open(
+        self,
+        connection: Connection,
+        subscriptions: frozenset[Subscription],
+        start: Start | None,
+        preamble: bytes = b"",
+    ) -> None:
+        """Take a connection in: it hears `welcome`, then what it is owed from its start on, then what is new.
+
+        Args:
+            connection: A new one.
+            subscriptions: What it selects; with none it hears nothing until it subscribes.
+            start: Where it begins; None: at the head.
+            preamble: Bytes that its transport needs before everything else.
+        """
+        connection.opened_at = self._clock.monotonic()
+        connection.interest = self.router.intern(connection.principal.audiences, subscriptions, connection.format)
+        connection.position = start.position if start else self.head
+        connection.start = start
+        connection.replayed = 0 if start else None
+        connection.told = connection.position.seq
+        self.connections[connection] = None
+        self.keeper.admit(connection)
+        logger.info("connected", extra={"fields": connection.describe()})
+        if self.offer(connection, preamble + self._welcome(connection)):
+            self._resume(connection)
+
+    def _welcome(self, connection: Connection) -> bytes:
+        position = self._encode(*connection.position)
+        expires_at = connection.principal.expires_at
+        fields = {
+            "clientId": connection.client_id,
+            "position": position,
+            "expiresAt": rfc3339(int(expires_at * 1000)) if expires_at is not None else None,
+            "timestamp": rfc3339(int(self._clock.time() * 1000)),
+        }
+        return connection.format.message("welcome", fields, position)
+
+    def _resume(self, connection: Connection) -> None:
+        """Put a connection whose sink is empty where it belongs by its position."""
+        lost = connection.start is not None and connection.start.lost is not None
+        if connection.position.seq > self.head.seq or (lost and self.head.seq == 0):
+            self.wait_for_head(connection)
+        elif connection.position.seq == self.head.seq:
+            self.arrived(connection)
+        else:
+            connection.state = State.READING
+            connection.replayed = connection.replayed or 0
+            self.catch_up.enqueue(connection)
+
+    def wait_for_head(self, connection: Connection) -> None:
+        """Let a connection rest until the head of the log has moved."""
+        connection.state = State.AHEAD
+        self._ahead.append(connection)
+
+    def arrived(self, connection: Connection) -> None:
+        """Put a connection that has read everything on the live path; no `await` since its position was compared with the head."""
+        connection.start = None
+        replayed, connection.replayed = connection.replayed, None
+        if replayed is not None:
+            position = self._encode(*connection.position)
+            fields = {"position": position, "replayed": replayed}
+            if not self.offer(connection, connection.format.message("live", fields, position)):
+                return
+        connection.attach()
+
+    def offer(self, connection: Connection, data: bytes) -> bool:
+        """Hand bytes to a connection that is not blocked; False: now it is."""
+        accepted = connection.sink.offer(data)
+        if not accepted:
+            connection.detach(State.BLOCKED, self.place(connection))
+        return accepted
+
+    def id_of(self, position: Position) -> str:
+        """Return a place's id on the wire."""
+        return self._encode(*position)
+
+    def tell(self, connection: Connection, type: str, fields: dict[str, Any]) -> None:
+        """Send one of the server's own messages; see `send`."""
+        self.send(connection, connection.format.message(type, fields))
+
+    def send(self, connection: Connection, message: bytes) -> None:
+        """Send bytes that belong together, behind what is pending. A client that reads none of its answers is closed."""
+        if connection.state is State.CLOSED:
+            return
+        if connection.state is not State.BLOCKED:
+            self.offer(connection, message)
+            return
+        connection.outbox = (connection.outbox or b"") + message
+        if len(connection.outbox) > OUTBOX_BYTES:
+            self.close(connection, POLICY, "too many answers wait to be read")
+
+    def drained(self, connection: Connection) -> None:
+        """Let a connection read on whose sink is empty again."""
+        if connection.state is not State.BLOCKED:
+            return
+        connection.state = State.READING
+        outbox, connection.outbox = connection.outbox, None
+        if outbox is None or self.offer(connection, outbox):
+            self._resume(connection)
+
+    def heard(self, connection: Connection) -> None:
+        """Note that a client is alive."""
+        self.keeper.heard(connection)
+
+    def gone(self, connection: Connection, reason: str) -> None:
+        """Forget a connection whose socket is gone."""
+        self._forget(connection, reason, None)
+
+    def close(
+        self,
+        connection: Connection,
+        code: int,
+        reason: str,
+        retry_ms: int | None = None,
+        farewell: bytes | None = None,
+    ) -> None:
+        """End a connection; idempotent. The one way in which the server ends a connection.
+
+        Args:
+            connection: Which.
+            code: A close code of hub.errors.
+            reason: A sentence for the client and for the log.
+            retry_ms: When the client should come back; None: not by itself.
+            farewell: The last bytes; None: the `closing` message and the transport's own end.
+        """
+        if connection.state is State.CLOSED:
+            return
+        self._forget(connection, reason, code)
+        if code == STALE:
+            connection.sink.abort()  # nobody reads there
+            return
+        connection.sink.finish(connection.format.closing(code, reason, retry_ms) if farewell is None else farewell)
+        self.keeper.linger(connection)
+
+    def _forget(self, connection: Connection, reason: str, code: int | None) -> None:
+        if connection.state is State.CLOSED:
+            return
+        connection.detach(State.CLOSED, self.place(connection))
+        self.connections.pop(connection, None)
+        if connection.interest is not None:
+            self.router.release(connection.interest)
+            connection.interest = None
+        if connection.inbox is not None:
+            connection.inbox.on_closed()
+        seconds = round(self._clock.monotonic() - connection.opened_at, 3)
+        fields = {**connection.describe(), "reason": reason, "code": code, "seconds": seconds}
+        logger.info("disconnected", extra={"fields": fields})
+
+    def drain(self, seconds: float, random: Callable[[], float]) -> None:
+        """Send everybody away, to come back at moments spread over `seconds`.
+
+        Args:
+            seconds: The window.
+            random: Returns numbers from 0 to 1, evenly.
+        """
+        window = max(RETRY_SPREAD_MS, seconds * 1000)
+        for connection in list(self.connections):
+            self.close(connection, RESTART, "the server restarts", RETRY_SPREAD_MS // 2 + round(random() * window))
+
+    # Subscribing on a living connection
+
+    def subscribe(self, connection: Connection, subscription: Subscription, start: Start | None) -> Position:
+        """Add a subscription to a connection, or replace the one with the same topic, and return where it begins.
+
+        A start before the connection's own place takes effect with `replay`, which goes back there and reads forward again for this
+        subscription; what the others have had is not sent again.
+        """
+        assert connection.coverage is not None
+        connection.cover(self.place(connection))
+        begin = start.position if start else self.head
+        connection.coverage[subscription.topic] = Coverage(subscription, begin.seq)
+        self._change_interest(connection)
+        return begin
+
+    def replay(self, connection: Connection, start: Start) -> None:
+        """Go back to a start given to `subscribe`, after the client was told of the subscription."""
+        if connection.state is State.CLOSED:
+            return
+        place = self.place(connection)
+        merged = connection.start.merge(start) if connection.start else start
+        waiting = connection.state if connection.state is not State.ATTACHED else None
+        connection.detach(waiting or State.READING, min(place, merged.position))
+        connection.start = merged
+        connection.replayed = connection.replayed or 0
+        if waiting is None:
+            self._resume(connection)
+
+    def unsubscribe(self, connection: Connection, topic: str) -> bool:
+        """Take a subscription away; False if there was none with this topic."""
+        assert connection.coverage is not None
+        if connection.coverage.pop(topic, None) is None:
+            return False
+        self._change_interest(connection)
+        return True
+
+    def renew(self, connection: Connection, principal: Principal) -> None:
+        """Go on with another credential of the same user."""
+        connection.principal = principal
+        self.keeper.admit(connection)
+        self._change_interest(connection)
+
+    def _change_interest(self, connection: Connection) -> None:
+        connection.limit_coverage()
+        old = connection.interest
+        assert old is not None
+        new = self.router.intern(connection.principal.audiences, connection.subscriptions(), connection.format)
+        if connection.state is State.ATTACHED:
+            del old.attached[connection]
+            new.attached[connection] = None
+        connection.interest = new
+        self.router.release(old)

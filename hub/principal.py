@@ -1,0 +1,46 @@
+"""Who a connection or a request acts for, and which audiences that one is in. No I/O, no tokens."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+PUBLIC = "public"
+AUDIENCE_KINDS = ("public", "user:<id>", "org:<id>", "entity:<id>", "resource:<kind>/<id>")
+MAX_AUDIENCE_LENGTH = 256
+_NAMED = re.compile(r"(?:user|org|entity):[^\s,]+|resource:[^\s,/]+/[^\s,]+")
+
+
+def is_audience(token: str) -> bool:
+    """Tell whether this is one of the five kinds of audience, with a name where the kind needs one."""
+    return len(token) <= MAX_AUDIENCE_LENGTH and (token == PUBLIC or _NAMED.fullmatch(token) is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Whom a credential speaks for.
+
+    `audiences` is everything this one may receive from, its own user, organisation and entity included. `expires_at` is in seconds since
+    1970; None means that the credential does not expire.
+    """
+
+    user: str
+    org: str | None = None
+    entity: str | None = None
+    roles: frozenset[str] = frozenset()
+    audiences: frozenset[str] = frozenset({PUBLIC})
+    expires_at: float | None = None
+
+    def has_role(self, *roles: str) -> bool:
+        """Tell whether it has one of these roles."""
+        return not self.roles.isdisjoint(roles)
+
+
+def audiences_of(user: str, org: str | None, entity: str | None, further: frozenset[str]) -> frozenset[str]:
+    """Return the audiences that follow from who one is, and those that were granted beyond."""
+    named = {f"user:{user}"}
+    if org:
+        named.add(f"org:{org}")
+    if entity:
+        named.add(f"entity:{entity}")
+    return frozenset({PUBLIC, *named, *further})
