@@ -1,0 +1,245 @@
+"""What all handlers share: the error envelope, correlation, size limits, cross-origin rules, and who is asking."""
+
+from __future__ import annotations
+
+import logging
+import re
+from types import TracebackType
+from typing import Any, ClassVar
+
+import msgspec
+from tornado.httputil import HTTPServerRequest
+from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
+
+from handlers.services import Services
+from hub.errors import (
+    BadRequest,
+    Forbidden,
+    HeadersTooLarge,
+    Internal,
+    MethodNotAllowed,
+    NotFound,
+    NotReady,
+    TailcastError,
+    TooLarge,
+    Unauthenticated,
+    UriTooLong,
+)
+from hub.principal import Principal
+from storage.errors import Overloaded, Unavailable
+
+logger = logging.getLogger("tailcast.handlers")
+
+MAX_URI_LENGTH = 8192
+MAX_HEADERS_BYTES = 16 << 10
+DISCARDED_BYTES = 32 << 20  # of a body over its limit, before the connection is closed in the middle of it
+RETRY_AFTER_SECONDS = 2  # what is said when MongoDB is away; it is back in seconds, or somebody is called
+_CORRELATION_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+_json = msgspec.json.Encoder()
+
+
+@stream_request_body
+class Handler(RequestHandler):
+    """The base of all handlers. Bodies arrive in pieces, so that one that is too large is refused before it is here."""
+
+    OPEN: ClassVar[bool] = False  # whether it answers somebody without a credential; a test knows which do
+    CORS_METHODS: ClassVar[str] = "GET"
+
+    def __init__(self, application: Application, request: HTTPServerRequest, **options: Any) -> None:
+        self.services: Services = application.settings["services"]
+        given = request.headers.get("X-Correlation-ID", "")
+        self.correlation_id = given if _CORRELATION_ID.fullmatch(given) else self.services.make_id()
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        super().__init__(application, request, **options)
+
+    # Before the method
+
+    def prepare(self) -> None:
+        """Refuse what is too large or comes from a foreign page, before anything is read or decided."""
+        request = self.request
+        if len(request.uri or "") > MAX_URI_LENGTH:
+            raise UriTooLong(f"the request target is longer than {MAX_URI_LENGTH} bytes")
+        if sum(len(name) + len(value) for name, value in request.headers.get_all()) > MAX_HEADERS_BYTES:
+            raise HeadersTooLarge(f"the headers are larger than {MAX_HEADERS_BYTES} bytes")
+        length = request.headers.get("Content-Length", "")
+        if length.isdigit() and int(length) > self.body_limit() + DISCARDED_BYTES:
+            raise self._too_large()
+
+    def body_limit(self) -> int:
+        """Return how large this handler's request body may be, in bytes."""
+        return 0 if self.request.method in ("GET", "HEAD", "OPTIONS") else self.services.limits.max_body_bytes
+
+    def data_received(self, chunk: bytes) -> None:
+        """Keep a piece of the body, up to the limit, and throw away what is beyond: it may come without a length (RFC 9112, 7.1).
+
+        A client that still sends cannot read its answer, so a body somewhat over the limit is read to its end before it is refused.
+        """
+        self._body_bytes += len(chunk)
+        if self._body_bytes <= self.body_limit():
+            self._body.append(chunk)
+            return
+        self._body.clear()
+        if self._body_bytes > self.body_limit() + DISCARDED_BYTES and not self._finished:
+            self.send_error(413, exc_info=(TooLarge, self._too_large(), None))
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"the body is larger than {self.body_limit()} bytes")
+
+    @property
+    def body(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            TooLarge: If there is more of it than the limit.
+        """
+        if self._body_bytes > self.body_limit():
+            raise self._too_large()
+        return b"".join(self._body)
+
+    def set_default_headers(self) -> None:
+        """Give every answer, errors too, its correlation id and its cross-origin headers."""
+        self.set_header("X-Correlation-ID", self.correlation_id)
+        self.clear_header("Server")
+        for name, value in self.cors_headers().items():
+            self.set_header(name, value)
+
+    def compute_etag(self) -> str | None:
+        """Nothing here is worth caching."""
+        return None
+
+    # Cross-origin requests (the Fetch standard, section 3.2)
+
+    def origin_allowed(self, origin: str) -> bool:
+        """Tell whether a page of this origin may use the server: its own pages, and those in the setting."""
+        own = f"{self.request.protocol}://{self.request.host}"
+        return origin == own or origin in self.services.allowed_origins or "*" in self.services.allowed_origins
+
+    def cors_headers(self) -> dict[str, str]:
+        """Return the headers that let an allowed page read the answer; no cookies are used, so none are allowed."""
+        origin = self.request.headers.get("Origin")
+        if origin is None or not self.origin_allowed(origin):
+            return {"Vary": "Origin"}
+        return {
+            "Vary": "Origin",
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Expose-Headers": "X-Correlation-ID, Retry-After",
+        }
+
+    def options(self, *_: str) -> None:
+        """Answer a preflight."""
+        if "Access-Control-Allow-Origin" in self.cors_headers():
+            self.set_header("Access-Control-Allow-Methods", self.CORS_METHODS)
+            self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID, X-Correlation-ID")
+            self.set_header("Access-Control-Max-Age", "600")
+        self.set_status(204)
+
+    # Who is asking
+
+    def token(self) -> str | None:
+        """Return the token of the request: `Authorization: Bearer` (RFC 6750 section 2.1), else `?token=`."""
+        scheme, _, value = self.request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and value.strip():
+            return value.strip()
+        if scheme:
+            raise Unauthenticated("expected Authorization: Bearer <token>")
+        return self.get_query_argument("token", None)
+
+    def principal(self, *roles: str) -> Principal:
+        """Return who is asking.
+
+        Args:
+            roles: One of these is needed; none: anybody with a credential.
+
+        Raises:
+            Unauthenticated: If there is no credential that holds.
+            Forbidden: If none of the roles is there.
+        """
+        token = self.token()
+        if not token:
+            raise Unauthenticated("a token is needed: Authorization: Bearer <token>, or ?token=<token>")
+        principal = self.services.verifier.principal(token)
+        if roles and not principal.has_role(*roles):
+            raise Forbidden(f"this needs one of the roles {', '.join(roles)}")
+        return principal
+
+    # Answers
+
+    def answer(self, value: Any, status: int = 200) -> None:
+        """Send a value as JSON."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json")
+        self.finish(_json.encode(value))
+
+    def write_error(self, status_code: int, **options: Any) -> None:
+        """Send an error in the one envelope."""
+        error = translate(options["exc_info"][1]) if "exc_info" in options else Internal("something went wrong here")
+        self.set_status(error.status)
+        if error.retry_after is not None:
+            self.set_header("Retry-After", str(error.retry_after))
+        if isinstance(error, Unauthenticated):
+            self.set_header("WWW-Authenticate", "Bearer")
+        self.set_header("Content-Type", "application/json")
+        self.finish(_json.encode(envelope(error, self.correlation_id)))
+
+    def log_exception(self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        """Log a defect with its traceback; a refusal is no defect."""
+        fields = {"correlationId": self.correlation_id, "path": self.request.path}
+        if value is not None and not isinstance(translate(value), Internal):
+            logger.debug("refused: %s", value, extra={"fields": fields})
+        elif typ is not None and value is not None:
+            logger.error("request failed", exc_info=(typ, value, tb), extra={"fields": fields})
+
+    def on_finish(self) -> None:
+        """Log the request, without its query: tokens may be in it."""
+        if logger.isEnabledFor(logging.DEBUG):
+            fields = {
+                "correlationId": self.correlation_id,
+                "method": self.request.method,
+                "path": self.request.path,
+                "status": self.get_status(),
+                "seconds": round(self.request.request_time(), 6),
+            }
+            logger.debug("request", extra={"fields": fields})
+
+
+class Unknown(Handler):
+    """Whatever has no route."""
+
+    OPEN = True
+
+    def prepare(self) -> None:
+        """Answer 404, whatever the method."""
+        super().prepare()
+        raise NotFound(f"there is nothing at {self.request.path[:200]}")
+
+
+def translate(error: BaseException | None) -> TailcastError:
+    """Return what a client is told of an exception: its own error, or that it is not its business."""
+    if isinstance(error, TailcastError):
+        return error
+    if isinstance(error, Unavailable):
+        return NotReady(f"the event was not acknowledged: {error}", retry_after=RETRY_AFTER_SECONDS)
+    if isinstance(error, Overloaded):
+        return NotReady(str(error), retry_after=RETRY_AFTER_SECONDS)
+    if isinstance(error, HTTPError):
+        if error.status_code == 405:
+            return MethodNotAllowed("this path does not take that method")
+        if error.status_code < 500:
+            return BadRequest("the request cannot be understood")
+    return Internal("something went wrong here; the correlation id leads to it in the server's log")
+
+
+def envelope(error: TailcastError, correlation_id: str) -> dict[str, Any]:
+    """Return an error as clients get it."""
+    fields: dict[str, Any] = {
+        "error": error.code,
+        "message": str(error),
+        "statusCode": error.status,
+        "correlationId": correlation_id,
+    }
+    if error.field is not None:
+        fields["field"] = error.field
+    if error.details:
+        fields["errors"] = error.details
+    return fields

@@ -1,0 +1,204 @@
+"""Events as publishers send them: their shape, and what is checked of it. Knows no request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from hub.errors import BadRequest, InvalidEvent, TooLarge
+from hub.formats import RESERVED_TYPES
+from hub.principal import AUDIENCE_KINDS, Principal, is_audience
+from hub.subscriptions import MAX_TOPIC_LENGTH, is_name, is_topic
+from storage.entries import HIGH, NewEvent
+
+MAX_AUDIENCES = 100
+MAX_ID_LENGTH = 256
+MAX_KEY_LENGTH = 256
+MAX_FAULTS = 100  # bad events that one answer lists
+PRIORITIES = (HIGH, "normal")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")  # RFC 3339 section 5.6
+_PATH = re.compile(r" - at `\$?\.?(.*)`$")
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`")
+_MISSING_FIELD = re.compile(r"Object missing required field `(.*)`")
+
+
+class EventIn(msgspec.Struct, forbid_unknown_fields=True):
+    """An event in the body of a publish; see the reference for what each field means."""
+
+    topic: str
+    type: str
+    audience: list[str]
+    data: msgspec.Raw
+    key: str | None = None
+    source: str | None = None
+    id: str | None = None
+    time: str | None = None
+    priority: str | None = None
+
+
+_one = msgspec.json.Decoder(EventIn)
+_many = msgspec.json.Decoder(list[EventIn])
+
+
+def parse(body: bytes) -> list[EventIn]:
+    """Return the events of a JSON body: one, or an array.
+
+    Raises:
+        BadRequest: If it is not JSON.
+        InvalidEvent: If an event is not of this shape; of an array, names every one that is not.
+    """
+    return parse_with(body, _one, _many)
+
+
+def parse_with(body: bytes, one: msgspec.json.Decoder[Any], many: msgspec.json.Decoder[Any]) -> list[Any]:
+    """Return what is in a JSON body, one value or an array, by these decoders; raises like `parse`."""
+    several = body.lstrip(b" \t\r\n").startswith(b"[")
+    try:
+        return list(many.decode(body)) if several else [one.decode(body)]
+    except msgspec.ValidationError as error:
+        if not several:
+            raise fault(error) from None
+        pieces: list[msgspec.Raw] = msgspec.json.decode(body, type=list[msgspec.Raw])
+        return check_each(pieces, lambda piece, _: _decode_piece(one, piece))
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"the body is not JSON: {str(error)[:200]}") from None
+
+
+def _decode_piece(decoder: msgspec.json.Decoder[Any], piece: msgspec.Raw) -> Any:
+    try:
+        return decoder.decode(piece)
+    except msgspec.ValidationError as error:
+        raise fault(error) from None
+
+
+def fault(error: msgspec.ValidationError) -> InvalidEvent:
+    """Return a validation error with the field it is about."""
+    message, field = described(error)
+    return InvalidEvent(message, field=field)
+
+
+def described(error: msgspec.ValidationError) -> tuple[str, str | None]:
+    """Return what a validation error says, and the path of the field it is about; None for the whole value."""
+    text = str(error)
+    match = _PATH.search(text)
+    path = match[1] if match else ""
+    text = text[: match.start()] if match else text
+    for pattern in (_UNKNOWN_FIELD, _MISSING_FIELD):
+        named = pattern.search(text)
+        if named:
+            path = f"{path}.{named[1]}" if path else named[1]
+    return text[:300], path[:300] or None
+
+
+def check_each(items: Sequence[Any], check: Callable[[Any, int], Any]) -> list[Any]:
+    """Return `check(item, index)` for all items.
+
+    Raises:
+        InvalidEvent: If one of them raised it. With several items it lists all that did, with their places.
+    """
+    checked, faults = [], {}
+    for index, item in enumerate(items):
+        try:
+            checked.append(check(item, index))
+        except InvalidEvent as error:
+            faults[index] = error
+    if not faults:
+        return checked
+    index, first = next(iter(faults.items()))
+    details: list[dict[str, object]] = [{"index": place, "field": error.field, "message": str(error)} for place, error in faults.items()]
+    where = f"[{index}].{first.field}" if first.field else f"[{index}]"
+    raise InvalidEvent(
+        f"{len(faults)} of {len(items)} events cannot be taken, and so none was; event {index}: {first}",
+        field=where,
+        details=details[:MAX_FAULTS],
+    )
+
+
+def accept(given: list[EventIn], publisher: Principal, *, max_event_bytes: int, correlation_id: str) -> list[NewEvent]:
+    """Return checked events, ready to be appended.
+
+    Raises:
+        InvalidEvent: If one of them cannot be; of several, names every one.
+        TooLarge: If the payload of one is larger than the limit.
+    """
+    if not given:
+        raise InvalidEvent("expected at least one event, not an empty array")
+
+    def check(event: EventIn, index: int) -> NewEvent:
+        size = memoryview(event.data).nbytes
+        if size > max_event_bytes:
+            raise TooLarge(f"data has {size} bytes, the limit is {max_event_bytes}", field=f"[{index}].data")
+        return _accept(event, publisher, correlation_id)
+
+    return [check(given[0], 0)] if len(given) == 1 else check_each(given, check)
+
+
+def _accept(event: EventIn, publisher: Principal, correlation_id: str) -> NewEvent:
+    source = publisher.user if event.source is None else event.source
+    if not is_topic(event.topic):
+        raise _invalid("topic", f"segments of 1 to {MAX_TOPIC_LENGTH} characters in all, joined by dots", event.topic)
+    if not is_name(event.type):
+        raise _invalid("type", "a name without spaces, commas and asterisks", event.type)
+    if event.type in RESERVED_TYPES:
+        raise _invalid("type", "a name that is none of the server's own messages", event.type)
+    if not is_name(source):
+        raise _invalid("source", "a name without spaces, commas and asterisks", source)
+    _check_audience(event.audience)
+    _check_optional(event)
+    return NewEvent(
+        event.topic,
+        event.type,
+        tuple(dict.fromkeys(event.audience)),
+        str(memoryview(event.data), "utf-8"),
+        source=source,
+        key=event.key,
+        priority=HIGH if event.priority == HIGH else None,
+        time=event.time,
+        published=_identity(event, publisher, source),
+        correlation_id=correlation_id,
+    )
+
+
+def _check_audience(audience: list[str]) -> None:
+    if not 0 < len(audience) <= MAX_AUDIENCES:
+        raise InvalidEvent(f"expected 1 to {MAX_AUDIENCES} audiences, not {len(audience)}", field="audience")
+    for index, token in enumerate(audience):
+        if not is_audience(token):
+            raise _invalid(f"audience[{index}]", " or ".join(AUDIENCE_KINDS), token)
+
+
+def _check_optional(event: EventIn) -> None:
+    if event.priority is not None and event.priority not in PRIORITIES:
+        raise _invalid("priority", " or ".join(PRIORITIES), event.priority)
+    if event.id is not None and not 0 < len(event.id) <= MAX_ID_LENGTH:
+        raise _invalid("id", f"1 to {MAX_ID_LENGTH} characters", event.id)
+    if event.key is not None and not 0 < len(event.key) <= MAX_KEY_LENGTH:
+        raise _invalid("key", f"1 to {MAX_KEY_LENGTH} characters", event.key)
+    if event.time is not None and not _is_time(event.time):
+        raise _invalid("time", "an RFC 3339 time like 2026-01-31T12:00:00Z", event.time)
+
+
+def _is_time(text: str) -> bool:
+    if not _TIME.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _identity(event: EventIn, publisher: Principal, source: str) -> str | None:
+    """Return what makes a retry known: the publisher's id within its source, and that within its organisation, so that no tenant's event
+    is taken for another's."""
+    return None if event.id is None else f"{publisher.org or ''}\n{source}\n{event.id}"
+
+
+def _invalid(field: str, expected: str, came: str) -> InvalidEvent:
+    return InvalidEvent(f"expected {expected}, not {came[:80]!r}", field=field)

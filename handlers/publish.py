@@ -1,0 +1,51 @@
+"""`POST /v1/events`: from a request to entries in the log."""
+
+from __future__ import annotations
+
+from handlers import cloudevents, events
+from handlers.base import Handler
+from hub.errors import BadRequest, TooLarge, UnsupportedMedia
+
+JSON = "application/json"
+
+
+class Publish(Handler):
+    """Takes events from publishers and admins. A request is taken whole or refused whole, with everything that is wrong with it."""
+
+    CORS_METHODS = "POST"
+
+    def prepare(self) -> None:
+        """Know who is asking before the body is read."""
+        super().prepare()
+        if self.request.method == "POST":
+            self.publisher = self.principal("publisher", "admin")
+
+    async def post(self) -> None:
+        """Append all events or none, and answer 202 with their ids once they are journaled."""
+        given = parse(self.body, self.request.headers.get("Content-Type", JSON))
+        limits = self.services.limits
+        if len(given) > limits.max_batch_events:
+            raise TooLarge(f"at most {limits.max_batch_events} events a request, not {len(given)}")
+        accepted = events.accept(given, self.publisher, max_event_bytes=limits.max_event_bytes, correlation_id=self.correlation_id)
+        receipts = await self.services.appender.append(accepted)
+        self.answer({"events": [{"id": one.id, "duplicate": one.duplicate} for one in receipts]}, status=202)
+
+
+def parse(body: bytes, content_type: str) -> list[events.EventIn]:
+    """Return the events of a body by its media type.
+
+    Raises:
+        UnsupportedMedia: If that is none that is understood.
+        BadRequest: If the body is not JSON in UTF-8.
+        InvalidEvent: If an event is not of the right shape.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the body is not UTF-8: byte {error.start}") from None
+    if media_type in cloudevents.MEDIA_TYPES:
+        return cloudevents.parse(body, batch=media_type == cloudevents.BATCH)
+    if media_type == JSON:
+        return events.parse(body)
+    raise UnsupportedMedia(f"expected {JSON}, {cloudevents.STRUCTURED} or {cloudevents.BATCH} as Content-Type, not {media_type[:80]!r}")

@@ -1,0 +1,44 @@
+"""What every handler is given: the parts of the server, assembled once in server.py. No logic."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from handlers.credentials import TokenVerifier
+from handlers.sockets import Poller
+from hub.hub import Hub
+from storage.appender import Appender
+
+
+@dataclass(slots=True, kw_only=True)
+class Limits:
+    """Sizes and counts that handlers hold clients to."""
+
+    max_body_bytes: int
+    max_event_bytes: int
+    max_batch_events: int
+    max_frame_bytes: int
+    subscriptions_per_connection: int
+    auth_seconds: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """The parts of the server.
+
+    `ready` raises an error that says why the server cannot append and tail just now. `stopping` is set when it takes nothing new.
+    """
+
+    hub: Hub
+    appender: Appender
+    verifier: TokenVerifier
+    poller: Poller
+    limits: Limits
+    ready: Callable[[], Awaitable[None]]
+    allowed_origins: frozenset[str] = frozenset()
+    stopping: bool = False
+    make_id: Callable[[], str] = field(default=lambda: secrets.token_urlsafe(12))
+    jitter_ms: Callable[[], int] = field(default=lambda: 1000 + random.randrange(4000))

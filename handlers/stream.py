@@ -1,0 +1,123 @@
+"""`GET /v1/stream`: Server-Sent Events (WHATWG HTML, section 9.2). From a request to a connection of the hub."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from http.client import responses
+
+from tornado.iostream import IOStream
+
+from handlers.base import Handler
+from handlers.sockets import SocketSink
+from hub.connection import Connection, Start
+from hub.errors import TRY_LATER, BadRequest, NotReady
+from hub.formats import SSE, SSE_UNCHUNKED, SseFormat
+from hub.subscriptions import EVERYTHING, Subscription, is_bound, make_subscription
+
+MAX_TOPICS = 100
+PARAMETERS = ("topics", "types", "sources", "from", "lastEventId", "token")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Stream(Handler):
+    """Opens a connection, and lets go of the request: the socket goes to a sink, and nothing of Tornado stays."""
+
+    async def get(self) -> None:
+        """Answer with a stream that ends when the client, the credential or the server does."""
+        principal = self.principal()
+        subscriptions = self._subscriptions()
+        start = await self._start()
+        if self.services.stopping or not self.services.hub.has_room():
+            self._come_back_later()
+            return
+        format = SSE if self.request.version == "HTTP/1.1" else SSE_UNCHUNKED
+        taken = take_socket(self)
+        if taken is None:
+            return
+        sink = SocketSink(self.services.poller, taken[0])
+        connection = Connection(self.services.make_id(), principal, format, sink, self.services.hub)
+        sink.owner = connection
+        self.services.hub.open(connection, subscriptions, start, self._head(format))
+
+    def _subscriptions(self) -> frozenset[Subscription]:
+        """Return what the query selects: each of its topics with all of its filters."""
+        arguments = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        bounds = {name: value for name, value in arguments.items() if is_bound(name)}
+        unknown = [name for name in arguments if name not in PARAMETERS and name not in bounds]
+        if unknown:
+            raise BadRequest(
+                f"unknown parameter; known are {', '.join(PARAMETERS)}, min<Field> and max<Field>",
+                field=unknown[0][:80],
+            )
+        topics = _listed(arguments.get("topics")) or [EVERYTHING]
+        if len(topics) > MAX_TOPICS:
+            raise BadRequest(f"at most {MAX_TOPICS} topics, not {len(topics)}", field="topics")
+        types, sources = _listed(arguments.get("types")), _listed(arguments.get("sources"))
+        return frozenset(make_subscription(topic, types, sources, bounds, topic_field="topics", prefix="") for topic in topics)
+
+    async def _start(self) -> Start | None:
+        """Return where to begin. `Last-Event-ID` is what a browser adds when it comes back, so it is newer than what the URL says."""
+        hub = self.services.hub
+        header = self.request.headers.get("Last-Event-ID")
+        if header:
+            return await hub.locate(header, field="Last-Event-ID")
+        last = self.get_query_argument("lastEventId", None)
+        if last:
+            return await hub.locate(last, field="lastEventId")
+        return await hub.locate(self.get_query_argument("from", None), field="from")
+
+    def _head(self, format: SseFormat) -> bytes:
+        """Return the head of the answer. It is written here because the stream is no longer Tornado's."""
+        chunked = format is SSE
+        headers = {
+            "Content-Type": "text/event-stream",
+            "Cache-Control": "no-cache",
+            "Connection": "keep-alive" if chunked else "close",
+            "X-Accel-Buffering": "no",  # nginx passes events on at once
+            "X-Correlation-ID": self.correlation_id,
+            **self.cors_headers(),
+        }
+        if chunked:
+            headers["Transfer-Encoding"] = "chunked"
+        return response_head(200, headers)
+
+    def _come_back_later(self) -> None:
+        """Shed load with an answer that EventSource survives: at any status but 200 it gives up for good."""
+        if "text/event-stream" not in self.request.headers.get("Accept", ""):
+            raise NotReady("the server takes no more connections", retry_after=5)
+        self.set_header("Content-Type", "text/event-stream")
+        self.set_header("Cache-Control", "no-cache")
+        self.finish(SSE_UNCHUNKED.closing(TRY_LATER, "the server takes no more connections", self.services.jitter_ms()))
+
+
+def _listed(text: str | None) -> list[str]:
+    return [part for part in text.split(",") if part] if text else []
+
+
+def response_head(status: int, headers: dict[str, str]) -> bytes:
+    """Return a status line and headers (RFC 9112 sections 4 and 5), refusing values that could add lines."""
+    assert not any(_CONTROL.search(value) for value in headers.values())
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {status} {responses[status]}\r\n{lines}\r\n".encode("latin-1")
+
+
+def take_socket(handler: Handler) -> tuple[socket.socket, bytes] | None:
+    """Take the socket of a request from Tornado, which forgets both, and what the client sent behind its request.
+
+    Only plain sockets: under TLS the bytes must go through Tornado's stream. None: the client has left meanwhile.
+    """
+    stream = handler.detach()
+    assert isinstance(stream, IOStream)
+    if stream.closed():
+        return None
+    # Done at once with what is there; with nothing there it stays undone, and is forgotten here.
+    behind = asyncio.ensure_future(stream.read_bytes(65536, partial=True))
+    if stream.closed():
+        behind.exception()
+        return None
+    taken = stream.socket
+    stream.io_loop.remove_handler(stream.fileno())
+    stream.socket = None  # type: ignore[assignment]  # the stream must not close it any more
+    return taken, behind.result() if behind.done() else b""
