@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TextIO
 
 REDACTED = "[redacted]"
@@ -60,10 +61,15 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
     (re.compile(r"(?<![\w+])\+[1-9]\d{0,2}(?:[ ./-]?\(?\d{2,4}\)?){2,5}(?!\d)"), _masked_phone),
 )
 _SECRET_FIELD = re.compile(rf".*{_SECRET_NAME}", re.I)
+# Short texts that no rule can match, such as ids and names: none of the signs that every rule needs one of. Ten thousand clients that
+# connect at once are ten thousand lines, and the rules were a tenth of the work of each connection.
+_HARMLESS = re.compile(r"(?:(?!eyj|bearer|-----)[\w ./,-]){0,80}", re.I)
 
 
 def redact(text: str) -> str:
     """Return a text without credentials, and with e-mail addresses and phone numbers masked."""
+    if _HARMLESS.fullmatch(text):
+        return text
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     return text
@@ -156,7 +162,7 @@ def rfc3339(seconds: float) -> str:
 
 def _redacted_field(name: str, value: object) -> object:
     """Return what JSON can hold of a field's value, redacted by its own name and those inside it."""
-    if _SECRET_FIELD.fullmatch(name) and value:
+    if _is_secret(name) and value:
         return REDACTED
     match value:
         case None | bool() | int() | float():
@@ -166,6 +172,11 @@ def _redacted_field(name: str, value: object) -> object:
         case list() | tuple() | set() | frozenset():
             return [_redacted_field("", item) for item in value]
     return redact(str(value))
+
+
+@lru_cache(maxsize=256)
+def _is_secret(name: str) -> bool:
+    return _SECRET_FIELD.fullmatch(name) is not None
 
 
 def _as_json(value: object) -> str:

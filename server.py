@@ -19,6 +19,7 @@ from typing import Any
 
 import jwt
 from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
@@ -258,7 +259,7 @@ def _verifier(settings: Settings) -> TokenVerifier:
 def _limits(settings: Settings) -> Limits:
     return Limits(
         max_body_bytes=settings.max_body_bytes,
-        max_event_bytes=settings.max_event_bytes,
+        max_event_bytes=min(settings.max_event_bytes, settings.log_bytes // 2),  # the log must be able to hold it
         max_batch_events=settings.max_batch_events,
         max_frame_bytes=settings.max_frame_bytes,
         subscriptions_per_connection=settings.subscriptions_per_connection,
@@ -266,9 +267,21 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
+class _HTTPServer(HTTPServer):
+    """Tornado's server, which keeps some descriptors free: without any it could not even refuse, and would try again without a pause."""
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        """Close a connection for which there is no room; the kernel gives out the lowest number that is free."""
+        _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if stream.socket.fileno() >= allowed - RESERVED_FILES // 2:
+            stream.close()
+        else:
+            super().handle_stream(stream, address)
+
+
 def _http_server(services: Services) -> HTTPServer:
     application = Application(list(ROUTES), services=services, default_handler_class=Unknown, log_function=lambda handler: None)
-    return HTTPServer(
+    return _HTTPServer(
         application,
         idle_connection_timeout=IDLE_SECONDS,
         body_timeout=IDLE_SECONDS,
@@ -292,9 +305,7 @@ async def _feed(appender: Appender) -> None:
 
 
 def with_demo_secret(settings: Mapping[str, str], data_dir: Path) -> dict[str, str]:
-    """Return the environment with a secret for the demo's tokens, kept in the data directory, unless a key is set."""
-    if any(settings.get(f"TAILCAST_{name}") for name in ("JWT_SECRET", "JWT_SECRET_FILE", "JWT_PUBLIC_KEY")):
-        return dict(settings)
+    """Return the environment with a secret for the demo's tokens, kept in the data directory."""
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = data_dir / "demo.secret"
     if not path.exists():
@@ -334,22 +345,17 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return 0
     try:
         settings = read_settings(argv, environ)
-        if settings.demo:
+        if settings.demo and not settings.jwt_algorithms:
             settings = read_settings(argv, with_demo_secret(environ, settings.data_dir))
     except SettingsError as error:
         print(f"tailcast: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.log_level, settings.log_format)
-    return _run_loop(lambda: Server(settings).run())
+    return asyncio.run(_run(settings))
 
 
-def _run_loop(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """Run on uvloop where it is installed: it saves a tenth of the time of a published event."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work())
-    return uvloop.run(work())
+async def _run(settings: Settings) -> int:
+    return await Server(settings).run()
 
 
 if __name__ == "__main__":

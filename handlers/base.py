@@ -112,8 +112,8 @@ class Handler(RequestHandler):
 
     def origin_allowed(self, origin: str) -> bool:
         """Tell whether a page of this origin may use the server: its own pages, and those in the setting."""
-        own = f"{self.request.protocol}://{self.request.host}"
-        return origin == own or origin in self.services.allowed_origins or "*" in self.services.allowed_origins
+        own = origin.partition("://")[2].lower() == self.request.host.lower()  # of either scheme: a proxy may have ended TLS
+        return own or origin.lower() in self.services.allowed_origins or "*" in self.services.allowed_origins
 
     def cors_headers(self) -> dict[str, str]:
         """Return the headers that let an allowed page read the answer; no cookies are used, so none are allowed."""
@@ -179,6 +179,8 @@ class Handler(RequestHandler):
             self.set_header("Retry-After", str(error.retry_after))
         if isinstance(error, Unauthenticated):
             self.set_header("WWW-Authenticate", "Bearer")
+        if isinstance(error, MethodNotAllowed):
+            self.set_header("Allow", f"{self.CORS_METHODS}, OPTIONS")  # RFC 9110 section 15.5.6
         self.set_header("Content-Type", "application/json")
         self.finish(_json.encode(envelope(error, self.correlation_id)))
 

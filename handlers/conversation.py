@@ -31,8 +31,10 @@ from hub.errors import (
     NORMAL,
     POLICY,
     UNAUTHENTICATED,
+    BadRequest,
     Forbidden,
     InvalidMessage,
+    NotReady,
     TailcastError,
     TooMany,
     Unauthenticated,
@@ -67,18 +69,21 @@ class Conversation:
     Args:
         services: The server's parts.
         sink: Where bytes go.
+        correlation_id: Of the handshake.
     """
 
-    __slots__ = ("_backlog", "_deadline", "_faults", "_reader", "_services", "_sink", "_task", "connection")
+    __slots__ = ("_backlog", "_correlation_id", "_deadline", "_faults", "_over", "_reader", "_services", "_sink", "_task", "connection")
 
-    def __init__(self, services: Services, sink: SocketSink) -> None:
+    def __init__(self, services: Services, sink: SocketSink, correlation_id: str) -> None:
         self._services = services
         self._sink = sink
+        self._correlation_id = correlation_id
         self._reader = FrameReader(services.limits.max_frame_bytes)
         self._faults = 0
         self._backlog: deque[Message] | None = None  # None unless messages wait for `_task`
         self._task: asyncio.Task[None] | None = None  # looks something up for the message that is being answered
         self._deadline: asyncio.TimerHandle | None = None  # for the credential; None once it is there
+        self._over = False  # True for ever once it ends: whatever the client sent behind its last message is not answered
         self.connection: Connection | None = None  # None until there is a credential
 
     def begin(self, principal: Principal | None, handshake: bytes) -> None:
@@ -92,7 +97,7 @@ class Conversation:
                 self._deadline = asyncio.get_running_loop().call_later(seconds, self._refuse_silence)
 
     def _open(self, principal: Principal, preamble: bytes = b"") -> None:
-        connection = Connection(self._services.make_id(), principal, WEBSOCKET, self._sink, self._services.hub)
+        connection = Connection(self._services.make_id(), principal, WEBSOCKET, self._sink, self._services.hub, self._correlation_id)
         connection.coverage = {}
         connection.inbox = self
         self.connection = connection
@@ -111,6 +116,7 @@ class Conversation:
 
     def on_closed(self, reason: str = "") -> None:
         """Forget what is under way."""
+        self._over = True
         self._stop_waiting()
         if self._task is not None:
             self._task.cancel()
@@ -125,10 +131,12 @@ class Conversation:
             messages, failure = error.messages, error
         for message in messages:
             self._take(message)
-        if failure is not None:
+        if failure is not None and not self._over:
             self._close(failure.code, failure.reason)
 
     def _take(self, message: Message) -> None:
+        if self._over:
+            return
         if self._backlog is None:
             self._answer(message)
         elif len(self._backlog) < MAX_BACKLOG:
@@ -173,6 +181,8 @@ class Conversation:
         principal = self._services.verifier.principal(message.token)
         connection = self.connection
         if connection is None:
+            if self._services.stopping or not self._services.hub.has_room():
+                raise NotReady("the server takes no more connections")
             self._stop_waiting()
             self._open(principal)
             return
@@ -241,10 +251,14 @@ class Conversation:
     def _send(self, data: bytes) -> None:
         if self.connection is not None:
             self._services.hub.send(self.connection, data)
+        elif not self._sink.pending:
+            self._sink.offer(data)
 
     def _complain(self, error: TailcastError, ref: str | None) -> None:
         """Answer with an error; the connection lives on, unless this happens too often."""
-        fields: dict[str, Any] = {"code": error.code, "message": str(error)}
+        # What hub and HTTP call an invalid request is here an invalid message.
+        code = InvalidMessage.code if type(error) is BadRequest else error.code
+        fields: dict[str, Any] = {"code": code, "message": str(error)}
         if error.field is not None:
             fields["field"] = error.field
         if self.connection is None:
@@ -267,7 +281,9 @@ class Conversation:
         said = WEBSOCKET.message("error", error) if error else b""
         self._sink.finish(farewell if farewell is not None else said + WEBSOCKET.closing(code, reason, None))
         asyncio.get_running_loop().call_later(LINGER_SECONDS, self._sink.abort)
-        logger.info("refused", extra={"fields": {"transport": "websocket", "reason": reason, "code": code}})
+        logger.info(
+            "refused", extra={"fields": {"correlationId": self._correlation_id, "transport": "websocket", "reason": reason, "code": code}}
+        )
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:

@@ -17,6 +17,7 @@ from hub.subscriptions import is_name
 
 MAX_TOKEN_LENGTH = 8192
 MAX_AUDIENCES = 200
+LATEST_EXPIRY = 253_402_300_799  # the end of the year 9999, the last that RFC 3339 can write
 REMEMBERED_TOKENS = 1024  # that were checked lately: publishers send the same one with every request
 
 
@@ -40,7 +41,7 @@ class TokenVerifier:
         leeway_seconds: float,
         time: Callable[[], float],
     ) -> None:
-        self._keys = dict(keys)
+        self._keys = {algorithm: _prepared(algorithm, key) for algorithm, key in keys.items()}
         self._issuer = issuer or None
         self._audience = audience or None
         self._leeway_seconds = leeway_seconds
@@ -92,9 +93,15 @@ class TokenVerifier:
             raise Unauthenticated(f"the token is not for this server: {error}") from None
         except jwt.InvalidSignatureError:
             raise Unauthenticated("the token's signature does not hold") from None
-        except (jwt.PyJWTError, ValueError, RecursionError):
+        except (jwt.PyJWTError, ValueError, OverflowError, RecursionError):
             raise Unauthenticated("the token cannot be read") from None
         return claims
+
+
+def _prepared(algorithm: str, key: str) -> jwt.PyJWK:
+    """Return a key as it is used: reading a PEM for every token would take longer than checking its signature."""
+    kind = jwt.get_algorithm_by_name(algorithm)
+    return jwt.PyJWK(kind.to_jwk(kind.prepare_key(key), as_dict=True), algorithm)
 
 
 def _principal_of(claims: Mapping[str, Any]) -> Principal:
@@ -106,15 +113,22 @@ def _principal_of(claims: Mapping[str, Any]) -> Principal:
     for audience in further:
         if not is_audience(audience):
             raise Unauthenticated("the token's claim audiences holds something that is no audience")
-    expires_at = claims.get("exp")
     return Principal(
         user=user,
         org=org,
         entity=entity,
         roles=frozenset(_names(claims, "roles")),
         audiences=audiences_of(user, org, entity, further),
-        expires_at=float(expires_at) if expires_at is not None else None,
+        expires_at=_expiry(claims),
     )
+
+
+def _expiry(claims: Mapping[str, Any]) -> float | None:
+    """Return when the token's time is over; one in milliseconds, a frequent mistake, is no time that can be written down."""
+    value = claims.get("exp")
+    if value is not None and int(value) > LATEST_EXPIRY:
+        raise Unauthenticated("the token's claim exp is not a time in seconds since 1970")
+    return None if value is None else float(value)
 
 
 def _name(claims: Mapping[str, Any], claim: str) -> str | None:

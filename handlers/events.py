@@ -58,19 +58,22 @@ def parse_with(body: bytes, one: msgspec.json.Decoder[Any], many: msgspec.json.D
     """Return what is in a JSON body, one value or an array, by these decoders; raises like `parse`."""
     several = body.lstrip(b" \t\r\n").startswith(b"[")
     try:
-        return list(many.decode(body)) if several else [one.decode(body)]
-    except msgspec.ValidationError as error:
-        if not several:
-            raise fault(error) from None
-        pieces: list[msgspec.Raw] = msgspec.json.decode(body, type=list[msgspec.Raw])
-        return check_each(pieces, lambda piece, _: _decode_piece(one, piece))
+        return _decode_array(body, one, many) if several else [_decode_piece(one, body)]
     except RecursionError:
         raise BadRequest("the body is nested too deeply") from None
     except msgspec.DecodeError as error:
         raise BadRequest(f"the body is not JSON: {str(error)[:200]}") from None
 
 
-def _decode_piece(decoder: msgspec.json.Decoder[Any], piece: msgspec.Raw) -> Any:
+def _decode_array(body: bytes, one: msgspec.json.Decoder[Any], many: msgspec.json.Decoder[Any]) -> list[Any]:
+    try:
+        return list(many.decode(body))
+    except msgspec.ValidationError:  # of the first bad event; one by one they are all found
+        pieces: list[msgspec.Raw] = msgspec.json.decode(body, type=list[msgspec.Raw])
+        return check_each(pieces, lambda piece, _: _decode_piece(one, piece))
+
+
+def _decode_piece(decoder: msgspec.json.Decoder[Any], piece: bytes | msgspec.Raw) -> Any:
     try:
         return decoder.decode(piece)
     except msgspec.ValidationError as error:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 from handlers import cloudevents, events
 from handlers.base import Handler
 from hub.errors import BadRequest, TooLarge, UnsupportedMedia
+
+logger = logging.getLogger("tailcast.handlers")
 
 JSON = "application/json"
 
@@ -28,6 +32,10 @@ class Publish(Handler):
             raise TooLarge(f"at most {limits.max_batch_events} events a request, not {len(given)}")
         accepted = events.accept(given, self.publisher, max_event_bytes=limits.max_event_bytes, correlation_id=self.correlation_id)
         receipts = await self.services.appender.append(accepted)
+        if logger.isEnabledFor(logging.DEBUG):
+            for one in receipts:
+                fields = {"correlationId": self.correlation_id, "id": one.id, "duplicate": one.duplicate}
+                logger.debug("published", extra={"fields": fields})
         self.answer({"events": [{"id": one.id, "duplicate": one.duplicate} for one in receipts]}, status=202)
 
 

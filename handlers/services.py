@@ -6,6 +6,7 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import count
 
 from handlers.credentials import TokenVerifier
 from handlers.sockets import Poller
@@ -40,5 +41,11 @@ class Services:
     ready: Callable[[], Awaitable[None]]
     allowed_origins: frozenset[str] = frozenset()
     stopping: bool = False
-    make_id: Callable[[], str] = field(default=lambda: secrets.token_urlsafe(12))
+    make_id: Callable[[], str] = field(default_factory=lambda: _ids())
     jitter_ms: Callable[[], int] = field(default=lambda: 1000 + random.randrange(4000))
+
+
+def _ids() -> Callable[[], str]:
+    """Return a maker of ids that nobody else makes: this process's own random part, and a number. They name, and protect nothing."""
+    own, numbers = secrets.token_hex(6), count(1)
+    return lambda: f"{own}-{next(numbers):x}"

@@ -37,7 +37,7 @@ class Stream(Handler):
         if taken is None:
             return
         sink = SocketSink(self.services.poller, taken[0])
-        connection = Connection(self.services.make_id(), principal, format, sink, self.services.hub)
+        connection = Connection(self.services.make_id(), principal, format, sink, self.services.hub, self.correlation_id)
         sink.owner = connection
         self.services.hub.open(connection, subscriptions, start, self._head(format))
 
@@ -109,6 +109,7 @@ def take_socket(handler: Handler) -> tuple[socket.socket, bytes] | None:
     Only plain sockets: under TLS the bytes must go through Tornado's stream. None: the client has left meanwhile.
     """
     stream = handler.detach()
+    handler.ui = None  # type: ignore[assignment]  # a cycle that Tornado breaks at the end of a request, which never comes here
     assert isinstance(stream, IOStream)
     if stream.closed():
         return None

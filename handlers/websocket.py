@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from typing import Any
 
 from handlers.base import Handler
 from handlers.conversation import Conversation
@@ -48,20 +49,25 @@ class WebSocket(Handler):
         if taken is None:
             return
         sink = SocketSink(self.services.poller, taken[0], want_data=True)
-        conversation = Conversation(self.services, sink)
+        conversation = Conversation(self.services, sink, self.correlation_id)
         conversation.begin(principal, self._head(key, offered))
         if taken[1]:
             sink.owner.on_data(taken[1])
+
+    def write_error(self, status_code: int, **options: Any) -> None:
+        """Say with a 426 what to upgrade to (RFC 9110 section 15.5.22, RFC 6455 section 4.4). Headers set earlier are cleared by now."""
+        if "exc_info" in options and isinstance(options["exc_info"][1], UpgradeRequired):
+            self.set_header("Upgrade", "websocket")
+            self.set_header("Connection", "Upgrade")
+            self.set_header("Sec-WebSocket-Version", VERSION)
+        super().write_error(status_code, **options)
 
     def _key(self) -> str:
         headers = self.request.headers
         tokens = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
         if headers.get("Upgrade", "").lower() != "websocket" or "upgrade" not in tokens:
-            self.set_header("Upgrade", "websocket")
-            self.set_header("Connection", "Upgrade")
             raise UpgradeRequired("this is a WebSocket: open it with a WebSocket client")
         if headers.get("Sec-WebSocket-Version") != VERSION:
-            self.set_header("Sec-WebSocket-Version", VERSION)
             raise UpgradeRequired(f"expected Sec-WebSocket-Version: {VERSION}")
         key = headers.get("Sec-WebSocket-Key", "")
         try:

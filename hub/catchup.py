@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_right
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Protocol
 
 from hub.connection import Connection, State
 from hub.formats import rfc3339
-from hub.pages import EntryLog, Pages
+from hub.pages import EntryLog, Page, Pages
 from hub.router import Router
 from hub.window import Window
 from storage.entries import Entry
@@ -76,14 +76,14 @@ class CatchUp:
         self.pages = Pages(log, self._page_ready)
         self._clock = clock
         self._chunk_bytes = chunk_bytes
-        self._queue: deque[tuple[Connection, list[Entry] | None]] = deque()  # with the page in hand, if there is one
+        self._queue: OrderedDict[Connection, Page | None] = OrderedDict()  # with the page in hand, if there is one; each once
         self._wake = asyncio.Event()
         self.replayed = 0  # entries given to connections behind the head, since the start
         self.gaps = 0  # reported to connections, since the start
 
-    def enqueue(self, connection: Connection, page: list[Entry] | None = None) -> None:
-        """Give a connection in state READING its turn. It must not be queued, or wait for a page, already."""
-        self._queue.append((connection, page))
+    def enqueue(self, connection: Connection, page: Page | None = None) -> None:
+        """Give a connection in state READING its turn; one that is queued already has it at its place in the queue."""
+        self._queue[connection] = page
         self._wake.set()
 
     def clear(self) -> None:
@@ -91,7 +91,7 @@ class CatchUp:
         self._queue.clear()
         self.pages.clear()
 
-    def _page_ready(self, connection: Connection, page: list[Entry] | None) -> None:
+    def _page_ready(self, connection: Connection, page: Page | None) -> None:
         if connection.state is State.READING:
             self.enqueue(connection, page)
 
@@ -106,11 +106,11 @@ class CatchUp:
 
     def _work(self, until: float) -> None:
         while self._queue and self._clock() < until:
-            connection, page = self._queue.popleft()
+            connection, page = self._queue.popitem(last=False)
             if connection.state is State.READING:  # it may have closed while it waited
                 self._step(connection, page)
 
-    def _step(self, connection: Connection, page: list[Entry] | None) -> None:
+    def _step(self, connection: Connection, page: Page | None) -> None:
         """Give one connection its next chunk."""
         head = self._host.head.seq
         if connection.position.seq >= head:
@@ -132,15 +132,15 @@ class CatchUp:
         else:
             self.enqueue(connection, page)
 
-    def _find(self, position: int, page: list[Entry] | None) -> tuple[list[Entry], int]:
+    def _find(self, position: int, page: Page | None) -> tuple[list[Entry], int]:
         """Return entries, and the index among them of the first after `position`; an empty list when they must be fetched."""
         if self._window.covers(position):
             return self._window.after(position, LOOK_ENTRIES), 0
-        if not page or page[-1].seq <= position:
+        if page is None or not page.serves(position):  # read on past it, or went back before it
             page = self.pages.cached(position)
         if page is None:
             return [], 0
-        return page, bisect_right(page, position, key=_number)
+        return page.entries, bisect_right(page.entries, position, key=_number)
 
     def _leap(self, connection: Connection, first: Entry, index: int) -> bool:
         """Move over entries that are gone, and say so; False when that filled the sink."""

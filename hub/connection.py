@@ -113,6 +113,7 @@ class Connection:
 
     __slots__ = (
         "client_id",
+        "correlation_id",
         "coverage",
         "covered_to",
         "due",
@@ -134,8 +135,11 @@ class Connection:
         "warned",
     )
 
-    def __init__(self, client_id: str, principal: Principal, format: Format, sink: Sink, owner: Owner) -> None:
+    def __init__(
+        self, client_id: str, principal: Principal, format: Format, sink: Sink, owner: Owner, correlation_id: str | None = None
+    ) -> None:
         self.client_id = client_id
+        self.correlation_id = correlation_id or client_id  # of the request that opened it
         self.principal = principal
         self.format = format
         self.sink = sink
@@ -197,8 +201,8 @@ class Connection:
         return wanted
 
     def missed(self, first: int) -> bool:
-        """Tell whether one of several subscriptions loses something if reading goes on at number `first`."""
-        return self.coverage is not None and first > self.covered_to + 1
+        """Tell whether one of several subscriptions, with a place after this one, loses something if reading goes on at number `first`."""
+        return any(self.position.seq < one.done < first - 1 for one in self._coverages())
 
     def cover(self, place: Position) -> None:
         """Note that all its subscriptions have had what is up to `place`, before it goes elsewhere."""
@@ -218,7 +222,12 @@ class Connection:
 
     def describe(self) -> dict[str, Any]:
         """Return what log lines about it say."""
-        return {"clientId": self.client_id, "user": self.principal.user, "transport": self.format.name}
+        return {
+            "clientId": self.client_id,
+            "correlationId": self.correlation_id,
+            "user": self.principal.user,
+            "transport": self.format.name,
+        }
 
 
 def _selects(subscription: Subscription, entry: Entry) -> bool:

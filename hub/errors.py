@@ -5,11 +5,14 @@
     │   ├── InvalidMessage    invalid_message       400  1008   a WebSocket message, with the field that is wrong
     │   └── InvalidEvent      invalid_event         422  1008   a published event, with the field that is wrong
     ├── TooLarge              too_large             413  1009   more bytes than a limit allows
+    │   ├── UriTooLong        uri_too_long          414  1009   a longer request target than the limit
+    │   └── HeadersTooLarge   headers_too_large     431  1009   more header bytes than the limit
     ├── Unauthenticated       unauthenticated       401  4401   no credential, or one that does not hold
-    ├── TokenExpired          token_expired         401  4402   a credential whose time is over
+    │   └── TokenExpired      token_expired         401  4402   a credential whose time is over
     ├── Forbidden             forbidden             403  4403   a good credential that may not do this
     ├── NotFound              not_found             404  1008
     ├── MethodNotAllowed      method_not_allowed    405  1008
+    ├── UnsupportedMedia      unsupported_media_type  415  1008   a body of a kind that is not understood
     ├── TooMany               too_many_requests     429  1013   a limit of requests or connections
     ├── NotReady              unavailable           503  1013   MongoDB is away, or the server is starting or stopping
     └── Internal              internal              500  1011   a defect here; the log has the traceback

@@ -32,11 +32,12 @@ class FanOut:
         piece: list[Entry] = []
         size = 0
         for entry in entries:
-            if piece and size + len(entry.data) > self._chunk_bytes:
+            data_bytes = len(entry.data) if entry.data.isascii() else len(entry.data.encode())
+            if piece and size + data_bytes > self._chunk_bytes:
                 yield piece
                 piece, size = [], 0
             piece.append(entry)
-            size += len(entry.data) + FRAMING_BYTES
+            size += data_bytes + FRAMING_BYTES
         yield piece
 
     def push(self, entries: list[Entry]) -> list[Connection]:

@@ -29,6 +29,7 @@ SERVER_MESSAGES = (
     "expiring",
     "closing",
     "pong",
+    "renewed",
     "error",
 )
 RESERVED_TYPES = frozenset({*SERVER_MESSAGES, "open", "event"})

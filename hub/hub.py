@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from hub.catchup import CatchUp
+from hub.catchup import EVICTED, CatchUp
 from hub.connection import OUTBOX_BYTES, Connection, Coverage, Start, State
 from hub.errors import POLICY, RESTART, STALE
 from hub.fanout import FanOut
@@ -92,6 +92,8 @@ class Hub:
 
     def receive(self, entries: list[Entry]) -> None:
         """Push new entries to everybody at the head, in pieces of one chunk."""
+        if entries[0].seq != self.head.seq + 1:  # another log, whose beginning was evicted before this process read it
+            self.lose(entries[0], EVICTED)
         self.window.append(entries)
         for piece in self.fan_out.pieces(entries):
             blocked = self.fan_out.push(piece)
@@ -100,6 +102,9 @@ class Hub:
                 connection.detach(State.BLOCKED, self.head)
         if self._ahead:
             self._overtake()
+        if logger.isEnabledFor(logging.DEBUG):
+            for entry in entries:
+                logger.debug("broadcast", extra={"fields": {"correlationId": entry.correlation_id, "id": entry.id}})
 
     def lose(self, first: Entry, reason: str) -> None:
         """Tell everybody at the head that what lies before `first` is gone; whoever reads behind it meets the hole by itself."""
@@ -207,6 +212,9 @@ class Hub:
 
     def arrived(self, connection: Connection) -> None:
         """Put a connection that has read everything on the live path; no `await` since its position was compared with the head."""
+        if connection.covered_to > self.head.seq:  # one of its subscriptions begins beyond the head: being pushed knows no beginnings
+            self.wait_for_head(connection)
+            return
         connection.start = None
         replayed, connection.replayed = connection.replayed, None
         if replayed is not None:
@@ -246,6 +254,8 @@ class Hub:
         """Let a connection read on whose sink is empty again."""
         if connection.state is not State.BLOCKED:
             return
+        if connection.heard_at is not None:
+            self.keeper.heard(connection)  # it has only now read the pings that it is to answer
         connection.state = State.READING
         outbox, connection.outbox = connection.outbox, None
         if outbox is None or self.offer(connection, outbox):
@@ -278,9 +288,10 @@ class Hub:
         """
         if connection.state is State.CLOSED:
             return
+        nobody_reads = connection.state is State.BLOCKED and code == STALE
         self._forget(connection, reason, code)
-        if code == STALE:
-            connection.sink.abort()  # nobody reads there
+        if nobody_reads:
+            connection.sink.abort()
             return
         connection.sink.finish(connection.format.closing(code, reason, retry_ms) if farewell is None else farewell)
         self.keeper.linger(connection)
@@ -330,6 +341,8 @@ class Hub:
         if connection.state is State.CLOSED:
             return
         place = self.place(connection)
+        if start.position >= place:  # nobody goes back, so whatever turns out to be gone is a loss
+            start = start._replace(from_earliest=False)
         merged = connection.start.merge(start) if connection.start else start
         waiting = connection.state if connection.state is not State.ATTACHED else None
         connection.detach(waiting or State.READING, min(place, merged.position))
@@ -356,7 +369,8 @@ class Hub:
         connection.limit_coverage()
         old = connection.interest
         assert old is not None
-        new = self.router.intern(connection.principal.audiences, connection.subscriptions(), connection.format)
+        subscriptions = old.subscriptions if connection.coverage is None else connection.subscriptions()
+        new = self.router.intern(connection.principal.audiences, subscriptions, connection.format)
         if connection.state is State.ATTACHED:
             del old.attached[connection]
             new.attached[connection] = None

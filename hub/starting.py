@@ -48,7 +48,7 @@ async def locate(log: HubLog, head: Position, wanted: str | None, *, field: str)
         return Start(Position(0, 0), from_earliest=True)
     moment = _parse_time(wanted, field)
     if moment is not None:
-        return Start(Position(await log.before_time(moment), moment), from_earliest=True)
+        return Start(Position(await log.before_time(moment), min(moment, head.ms)), from_earliest=True)
     try:
         position = log.codec.decode(wanted)
         if position.seq <= head.seq or position.seq <= (await log.head()).seq:

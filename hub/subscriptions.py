@@ -38,8 +38,8 @@ class Bound(NamedTuple):
             return False
         try:
             number = Decimal(value)
-            return (self.low is None or number >= self.low) and (self.high is None or number <= self.high)
-        except InvalidOperation:  # not a number, or NaN, which is in no bound
+            return number.is_finite() and (self.low is None or number >= self.low) and (self.high is None or number <= self.high)
+        except InvalidOperation:  # not a number
             return False
 
 
@@ -65,14 +65,22 @@ class Subscription(NamedTuple):
 
 
 def parse_payload(data: str) -> Any:
-    """Read a payload for comparing: numbers stay exact."""
+    """Read a payload for comparing: numbers stay exact. One that cannot be read, being nested too deeply for instance, is None."""
     try:
         return _payload.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
 
 
-_payload = msgspec.json.Decoder(float_hook=Decimal)
+def _exact(text: str) -> Decimal | None:
+    """Return a number of JSON; None if its exponent is beyond what can be held, and so in no bound."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return None
+
+
+_payload = msgspec.json.Decoder(float_hook=_exact)
 
 
 def is_name(text: str, longest: int = MAX_TOPIC_LENGTH) -> bool:

@@ -78,7 +78,7 @@ class Settings:
         "Listening",
         (),
         kinds.several(kinds.network(), "addresses and networks (CIDR), with commas between them"),
-        "Proxies whose word on the client's address is taken; empty: nobody's.",
+        "Proxies whose word on the client's address is taken; not used yet.",
     )
     allowed_origins: tuple[str, ...] = _setting(
         "Listening",
@@ -186,13 +186,13 @@ class Settings:
         "Limits",
         10,
         kinds.limit(kinds.whole(1, 1_000_000)),
-        "Connections of one user; one more closes the oldest.",
+        "Connections of one user; one more closes the oldest. Not enforced yet.",
     )
     connects_per_minute: int = _setting(
         "Limits",
         5,
         kinds.limit(kinds.whole(1, 1_000_000)),
-        "Connection attempts of one address, sustained; a burst on top lets a user's ten tabs open.",
+        "Connection attempts of one address, sustained, with a burst for ten tabs. Not enforced yet.",
     )
     subscriptions_per_connection: int = _setting(
         "Limits", 100, kinds.limit(kinds.whole(1, 100_000)), "Subscriptions that one WebSocket may hold."
@@ -234,7 +234,7 @@ class Settings:
         "Operation",
         10.0,
         kinds.seconds(0, 3600),
-        "How long clients are sent away at a stop, spread over it; 0: all at once.",
+        "Over how long clients come back after a stop, and how long it may wait for their last bytes.",
     )
     log_level: str = _setting(
         "Operation",

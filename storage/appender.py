@@ -93,6 +93,7 @@ class Appender:
         self._working: list[_Request] = []  # the group that is being inserted or settled
         self._wake = asyncio.Event()
         self._head: Position | None = None  # of the log, when the last group went in without a surprise; None: read it
+        self._uuid: bytes | None = None  # of the log in which `_head` is, and the numbers that are being tried; None before the first
         self._token = secrets.randbits(40) << 20  # of the last group; unique over processes by its random upper part
         self._expiry: asyncio.TimerHandle | None = None  # runs while somebody waits
         self._closed = False
@@ -154,6 +155,8 @@ class Appender:
                 self._expiry.cancel()
             for request in (*self._working, *self._queue):
                 request.refuse(Unavailable("the server is stopping"))
+            self._working = []
+            self._queue.clear()
 
     def close(self) -> None:
         """Take nothing more, and let `run` return once all that waits is answered."""
@@ -175,8 +178,7 @@ class Appender:
             self._head = None
             for request in self._working:
                 request.refuse(error)
-        finally:
-            self._working = []
+        self._working = []  # not when this is cancelled: `run` refuses them
 
     def _next_group(self) -> list[_Request]:
         group: list[_Request] = []
@@ -192,6 +194,8 @@ class Appender:
 
     async def _insert(self, items: list[_Item]) -> list[_Item]:
         """Try to insert all items, and return those that are still to be inserted."""
+        if self._uuid != self._log.uuid:  # somebody has opened another log since
+            self._uuid, self._head = self._log.uuid, None
         try:
             head = self._head or await self._log.head(durable=False)
         except Unavailable as error:
@@ -199,7 +203,7 @@ class Appender:
         self._head = None  # until this insert is known to have gone well
         documents = self._number(items, head)
         try:
-            reply = await self._log.insert(documents)
+            reply = await self._log.insert(documents, self._uuid)
         except Unavailable as error:
             return await self._settle(items, error)
         done, rest = items[: reply["n"]], items[reply["n"] :]
@@ -274,7 +278,27 @@ class Appender:
         self._refuse_new(left, error, lambda request: not request.begun())
         left = [item for item in left if item.request.begun()]
         logger.warning("append settled: %d events had arrived, %d are completed now", len(arrived), len(left))
-        return left
+        if self._uuid != self._log.uuid:
+            return left  # their numbers mean nothing in another log
+        return await self._complete(left)
+
+    async def _complete(self, items: list[_Item]) -> list[_Item]:
+        """Insert the rest of a publish as it was, and return what must be renumbered because another process was quicker.
+
+        MongoDB may still be busy with the insert whose answer was lost. Under the same number each event can go in only once, and where
+        another entry has the number, that insert ends too.
+        """
+        while items:
+            try:
+                await self._log.insert([item.document for item in items], self._uuid)
+                arrived = await self._arrived(items)
+            except Unavailable as error:
+                return await self._settle(items, error)
+            self._acknowledge([item for item in items if item.document["_id"] in arrived])
+            items = [item for item in items if item.document["_id"] not in arrived]
+            if not arrived:
+                break
+        return items
 
     async def _arrived(self, items: list[_Item]) -> set[int]:
         """Return the numbers among the items' that their own group holds in the log."""

@@ -14,6 +14,8 @@ import asyncio
 import logging
 from typing import Any, Protocol
 
+from bson.binary import UUID_SUBTYPE, Binary
+
 from storage.entries import Entry
 from storage.errors import CommandFailed, StorageError
 from storage.log import Log
@@ -23,6 +25,7 @@ from storage.positions import RECREATED, Position
 logger = logging.getLogger("tailcast.storage")
 
 BATCH_ENTRIES = 1000
+GATHER_SECONDS = (0.002, 0.05)  # the least time passing on a batch must have taken for a rest, and the longest rest
 AWAIT_SECONDS = 1.0  # how long MongoDB holds an empty read; below the time after which a silent MongoDB counts as lost
 BACKOFF_SECONDS = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)  # between attempts; the last one repeats
 EVICTED = "evicted"
@@ -57,7 +60,8 @@ class Follower:
         self._receiver = receiver
         self._uuid: bytes | None = None  # of the log that is being followed; None until the first contact
         self._last = Position(0, 0)  # of the last entry received
-        self._attempts = 0  # since something was read last
+        self._spent = 0.0  # seconds that passing on the last batch took, until they were rested
+        self._attempts = 0  # since a cursor lived or something was read last
         self.at_head_since: float | None = None  # loop time of the last proof that nothing was unread; None: none yet
 
     async def run(self) -> None:
@@ -119,7 +123,19 @@ class Follower:
             raise _CursorLost(f"expected entry {self._last.seq + 1}, got {new[0].seq} to {new[-1].seq}")
         self._last = Position(new[-1].seq, new[-1].ms)
         self._attempts = 0
+        began = asyncio.get_running_loop().time()
         self._receiver.receive(new)
+        self._spent = asyncio.get_running_loop().time() - began
+
+    async def _let_gather(self) -> None:
+        """Rest as long as passing on the last batch took, if that was long: what is appended meanwhile shares the next one's cost.
+
+        Passing on to many connections costs one send each, however much it holds. Without a rest, small batches follow each other, and
+        sending them takes the processor from those who publish.
+        """
+        spent, self._spent = self._spent, 0.0
+        if spent >= GATHER_SECONDS[0]:
+            await asyncio.sleep(min(spent, GATHER_SECONDS[1]))
 
     def _proved_at_head(self) -> None:
         self.at_head_since = asyncio.get_running_loop().time()
@@ -139,7 +155,10 @@ class Follower:
                     raise _CursorLost("MongoDB ended it")
                 if len(documents) < BATCH_ENTRIES:
                     self._proved_at_head()
+                    await self._let_gather()
                 cursor, documents = await self._next_batch(cursor, session)
+                if cursor:
+                    self._attempts = 0  # also in a log where nothing happens: the next interruption is another one
         finally:
             await session.end_session()
 
@@ -154,8 +173,10 @@ class Follower:
         return reply["cursor"]["id"], documents
 
     async def _open_cursor(self, session: Any) -> tuple[int, list[dict[str, Any]]]:
+        assert self._uuid is not None, "the log was opened"
         command = {
             "find": self._log.name,
+            "collectionUUID": Binary(self._uuid, UUID_SUBTYPE),  # another log may have come in its place, and have such a number too
             "filter": {"_id": {"$gte": self._last.seq}},
             "tailable": True,
             "awaitData": True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -10,14 +11,17 @@ from bson.binary import UUID_SUBTYPE, Binary
 
 from storage.entries import Entry
 from storage.errors import CommandFailed, Unavailable
-from storage.mongo import DUPLICATE_KEY, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND, Database, Document
+from storage.mongo import COLLECTION_UUID_MISMATCH, DUPLICATE_KEY, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND, Database, Document
 from storage.positions import EPOCH_BYTES, KEY_BYTES, Position, PositionCodec
 
 DURABLE = {"w": "majority", "j": True}
 CANNOT_ROLL_BACK = {"level": "majority"}
+OLDEST_MONGODB = 6  # the first that can resize a capped log while it is used, and insert by a collection's UUID
 CAPPED_GRANULARITY_BYTES = 256  # MongoDB rounds a capped collection's size up to a multiple of this
+UNLIMITED_DOCUMENTS = (1 << 31) - 1  # what MongoDB makes of a limit that is taken away again
 EPOCHS = "log_epochs"
 BARRIER = "log_barrier"
+CONFIRM_PAUSES = (0.0, 0.0, 0.001, 0.005, 0.02, 0.1)  # seconds before each look for an entry that is not confirmed yet
 FIRST_ENTRY = {
     "_id": 1,
     "topic": "tailcast.log",
@@ -76,6 +80,8 @@ class Log:
             Unavailable: If MongoDB is not there; nothing is half-done, call it again.
             CommandFailed: If the collection exists and cannot be used, with what to do about it.
         """
+        if self.uuid is None:
+            await self._require_version()
         information = await self._information()
         if information is None:
             await self._create()
@@ -85,15 +91,20 @@ class Log:
         options = information["options"]
         if not options.get("capped"):
             raise CommandFailed(f"collection {self.name!r} is not capped: drop or rename it, or give another database")
-        await self._ensure_contents()
-        await self._resize(options)
         uuid = bytes(information["info"]["uuid"])
+        await self._ensure_contents(uuid)
+        await self._resize(options)
         if uuid == self.uuid:
             return False
         codec = await self._codec_of(uuid)
         replaced = self.uuid is not None
         self.uuid, self._codec = uuid, codec
         return replaced
+
+    async def _require_version(self) -> None:
+        version = (await self.database.command({"buildInfo": 1}))["versionArray"]
+        if version[0] < OLDEST_MONGODB:
+            raise CommandFailed(f"expected MongoDB {OLDEST_MONGODB}.0 or newer, not {version[0]}.{version[1]}: upgrade it")
 
     async def _information(self) -> Document | None:
         reply = await self.database.command({"listCollections": 1, "filter": {"name": self.name}})
@@ -115,20 +126,20 @@ class Log:
             if error.code != NAMESPACE_EXISTS:  # another server process was quicker
                 raise
 
-    async def _ensure_contents(self) -> None:
+    async def _ensure_contents(self, uuid: bytes) -> None:
         """Give it its index, and a first entry: a tailable cursor on an empty collection is dead at once."""
         index = {"key": {"published": 1}, "name": "published", "unique": True, "sparse": True}
         await self.database.command({"createIndexes": self.name, "indexes": [index], "writeConcern": DURABLE})
         reply = await self.database.command({"find": self.name, "limit": 1, "projection": {"_id": 1}})
         if not reply["cursor"]["firstBatch"]:
-            await self.insert([{**FIRST_ENTRY, "ms": self.now_ms()}])
+            await self._insert([{**FIRST_ENTRY, "ms": self.now_ms()}], uuid)
 
     async def _resize(self, options: Document) -> None:
         """Bring an existing log to the size that is asked for; growing and shrinking keep the newest entries."""
         change: Document = {}
         if options["size"] != self._size_bytes:
             change["cappedSize"] = self._size_bytes
-        if options.get("max", 0) != self._max_documents and (self._max_documents or options.get("max", 0) > 0):
+        if options.get("max", UNLIMITED_DOCUMENTS) != (self._max_documents or UNLIMITED_DOCUMENTS):
             change["cappedMax"] = self._max_documents
         if change:
             await self.database.command({"collMod": self.name, **change, "writeConcern": DURABLE})
@@ -141,14 +152,10 @@ class Log:
             "key": secrets.token_bytes(KEY_BYTES),
             "createdMs": self.now_ms(),
         }
-        try:
-            reply = await self.database.command({"insert": EPOCHS, "documents": [mine], "writeConcern": DURABLE})
-            errors = reply.get("writeErrors")
-            if errors and errors[0]["code"] != DUPLICATE_KEY:
-                raise CommandFailed(errors[0]["errmsg"], errors[0]["code"])
-        except CommandFailed as error:
-            if error.code != DUPLICATE_KEY:
-                raise
+        reply = await self.database.command({"insert": EPOCHS, "documents": [mine], "writeConcern": DURABLE})
+        errors = reply.get("writeErrors")
+        if errors and errors[0]["code"] != DUPLICATE_KEY:  # another process was quicker: its values count
+            raise CommandFailed(errors[0]["errmsg"], errors[0]["code"])
         reply = await self.database.command({"find": EPOCHS, "filter": {"_id": mine["_id"]}, "limit": 1, "readConcern": CANNOT_ROLL_BACK})
         found = reply["cursor"]["firstBatch"]
         if not found:
@@ -159,13 +166,38 @@ class Log:
         """Return the time in milliseconds since 1970."""
         return int(self._clock() * 1000)
 
-    async def insert(self, documents: Sequence[Document]) -> Document:
+    async def insert(self, documents: Sequence[Document], uuid: bytes | None = None) -> Document:
         """Insert numbered documents in order, journaled, and return MongoDB's reply (`n`, and `writeErrors` where one was refused).
 
+        Args:
+            documents: What to insert.
+            uuid: Of the log to which their numbers belong; None: of the one that is open.
+
         Raises:
-            Unavailable: If the outcome is unknown: a prefix of the documents may be in the log.
+            Unavailable: If the outcome is unknown: a prefix of the documents may be in the log. Or if the log that was opened is not
+                there any more: nothing of it was inserted elsewhere.
         """
-        return await self.database.command({"insert": self.name, "documents": documents, "ordered": True, "writeConcern": DURABLE})
+        uuid = uuid or self.uuid
+        if uuid is None:
+            raise Unavailable("the log is not open yet")
+        return await self._insert(documents, uuid)
+
+    async def _insert(self, documents: Sequence[Document], uuid: bytes) -> Document:
+        """Insert into this very collection: by its name alone, MongoDB would make an ordinary one in the place of one that was dropped,
+        and the numbers, which follow those of the old log, would leave a hole in a new one.
+        """
+        reply = await self.database.command(
+            {
+                "insert": self.name,
+                "documents": documents,
+                "ordered": True,
+                "collectionUUID": Binary(uuid, UUID_SUBTYPE),
+                "writeConcern": DURABLE,
+            }
+        )
+        if any(refused["code"] == COLLECTION_UUID_MISMATCH for refused in reply.get("writeErrors", ())):
+            raise Unavailable("the log was dropped")
+        return reply
 
     async def barrier(self) -> None:
         """Return once everything that the primary had taken before is journaled, and replicated where there are replicas.
@@ -189,17 +221,23 @@ class Log:
         if operation_time is None:
             await self.barrier()
             return True
-        reply = await self.database.command(
-            {
-                "find": self.name,
-                "filter": {"_id": document["_id"]},
-                "limit": 1,
-                "projection": {"append": 1},
-                "readConcern": {**CANNOT_ROLL_BACK, "afterClusterTime": operation_time},
-            }
-        )
-        found = reply["cursor"]["firstBatch"]
-        return not found or found[0]["append"] == document["append"]  # not found: evicted meanwhile
+        for pause in CONFIRM_PAUSES:
+            await asyncio.sleep(pause)
+            reply = await self.database.command(
+                {
+                    "find": self.name,
+                    "filter": {"_id": document["_id"]},
+                    "limit": 1,
+                    "projection": {"append": 1},
+                    "readConcern": {**CANNOT_ROLL_BACK, "afterClusterTime": operation_time},
+                }
+            )
+            found = reply["cursor"]["firstBatch"]
+            if found:
+                return bool(found[0]["append"] == document["append"])
+            # An entry can be seen a moment before the operation time includes it.
+            operation_time = reply.get("operationTime", operation_time)
+        return bool((await self.oldest()).seq > document["_id"])  # evicted meanwhile; or else rolled back, its number not yet used again
 
     async def find(
         self,

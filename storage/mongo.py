@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bson.errors import BSONError
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import (
     AutoReconnect,
@@ -29,6 +30,7 @@ _TRANSIENT_CODES = frozenset({6, 7, 50, 64, 89, 91, 133, 189, 202, 262, 317, 384
 NAMESPACE_NOT_FOUND = 26
 NAMESPACE_EXISTS = 48
 DUPLICATE_KEY = 11000
+COLLECTION_UUID_MISMATCH = 361
 CURSOR_GONE = frozenset({43, 136, 175, 237})
 
 Document = dict[str, Any]
@@ -71,7 +73,7 @@ class Database:
 
         Raises:
             Unavailable: If no primary could be reached, or it did not answer in time: the outcome of a write is then unknown.
-            CommandFailed: If MongoDB refused it.
+            CommandFailed: If MongoDB refused it, or it holds what BSON cannot express.
         """
         try:
             reply: Document = await self._database.command(command, session=session)
@@ -84,23 +86,19 @@ class Database:
             raise Unavailable("MongoDB cannot be reached") from error
         except InvalidOperation as error:
             raise Unavailable("the connection to MongoDB is closed") from error
-        except PyMongoError as error:
+        except (PyMongoError, BSONError, UnicodeError, OverflowError) as error:
             raise CommandFailed(str(error)) from error
+        for refused in reply.get("writeErrors", ()):
+            if refused["code"] in _TRANSIENT_CODES:
+                raise Unavailable(f"MongoDB stopped in the middle of the write (error {refused['code']})")
         concern = reply.get("writeConcernError")
         if concern is not None:
             raise Unavailable(f"MongoDB could not confirm the write (error {concern.get('code')})")
         return reply
 
     async def start_session(self) -> Session:
-        """Return a session: a cursor opened with raw commands belongs to the session it was opened in.
-
-        Raises:
-            Unavailable: If no server could be reached.
-        """
-        try:
-            return await self._client.start_session()
-        except PyMongoError as error:
-            raise Unavailable("MongoDB cannot be reached") from error
+        """Return a session: a cursor opened with raw commands belongs to the session it was opened in. MongoDB hears of it with these."""
+        return await self._client.start_session()
 
     async def drop(self) -> None:
         """Delete the database with everything in it."""
