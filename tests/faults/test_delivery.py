@@ -1,0 +1,153 @@
+"""What was acknowledged arrives once and in order, whatever is killed (SPEC L1 to L11)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from storage.embedded import EmbeddedMongoDB
+from tests.faults.world import Publisher, ServerProcess, Subscriber, token
+from tests.handlers.clients import EventStream
+from tests.waiting import wait_until
+
+
+async def restart(server: ServerProcess, number: signal.Signals) -> None:
+    """End a server, and start it again on the same port and data."""
+    await server.end(number)
+    await server.start()
+
+
+async def test_killed_server(tmp_path: Path) -> None:
+    """A server is killed twice while events flow: a client that comes back has each acknowledged event once, in order (L6)."""
+    async with ServerProcess(tmp_path) as server, Subscriber(server) as subscriber:
+        publisher = Publisher(server)
+        kill = lambda: restart(server, signal.SIGKILL)  # noqa: E731
+        await publisher.publish(150, {50: kill, 100: kill})
+        await subscriber.has(150)
+        assert subscriber.numbers == publisher.acknowledged
+        assert subscriber.gaps == []
+        assert subscriber.welcomes >= 3
+
+
+async def test_stopped_server(tmp_path: Path) -> None:
+    """A server is stopped in order and started again: nobody loses anything, and it exits with 0 (T10)."""
+    async with ServerProcess(tmp_path) as server, Subscriber(server) as subscriber:
+        publisher = Publisher(server)
+        await publisher.publish(30)
+        assert await server.end(signal.SIGTERM) == 0
+        await server.start()
+        await publisher.publish(30)
+        await subscriber.has(60)
+        assert subscriber.numbers == publisher.acknowledged
+
+
+async def test_killed_mongodb(tmp_path: Path) -> None:
+    """The server's own MongoDB is killed twice and started again: publishers get 503 meanwhile, and nothing is lost or doubled (L5)."""
+    async with ServerProcess(tmp_path) as server, Subscriber(server) as subscriber:
+        publisher = Publisher(server)
+        kill = lambda: os.kill(server.mongod(), signal.SIGKILL)  # noqa: E731
+        await publisher.publish(150, {50: kill, 100: kill})
+        await subscriber.has(150)
+        assert subscriber.numbers == publisher.acknowledged
+        assert subscriber.welcomes == 1, "the connection lives on while MongoDB is away"
+
+
+async def test_frozen_mongodb(tmp_path: Path) -> None:
+    """MongoDB answers nothing for longer than a publish waits: it is refused with 503, and everything goes on afterwards (L4, T12)."""
+    async with ServerProcess(tmp_path, "--append_seconds=0.5") as server, Subscriber(server) as subscriber:
+        publisher = Publisher(server)
+        await publisher.publish(20)
+        mongod = server.mongod()
+        os.kill(mongod, signal.SIGSTOP)
+        publishing = asyncio.create_task(publisher.publish(20))
+        await asyncio.wait({publishing}, timeout=1.5)  # longer than append_seconds: at least one 503
+        os.kill(mongod, signal.SIGCONT)
+        await publishing
+        await subscriber.has(40)
+        assert subscriber.numbers == publisher.acknowledged
+
+
+async def test_frozen_server(tmp_path: Path) -> None:
+    """A server that stood still for a moment, as in a paused machine, goes on where it was."""
+    async with ServerProcess(tmp_path) as server, Subscriber(server) as subscriber:
+        publisher = Publisher(server)
+        await publisher.publish(20)
+        server.signal(signal.SIGSTOP)
+        publishing = asyncio.create_task(publisher.publish(20))
+        await asyncio.wait({publishing}, timeout=0.5)
+        server.signal(signal.SIGCONT)
+        await publishing
+        await subscriber.has(40)
+        assert subscriber.numbers == publisher.acknowledged
+
+
+async def test_several_servers_on_one_mongodb(tmp_path: Path) -> None:
+    """Publishers and subscribers spread over two servers, one of which is killed: one log, one order, resumed on either (L11)."""
+    mongodb = EmbeddedMongoDB(tmp_path / "mongodb")
+    uri = await mongodb.start()
+    try:
+        first = ServerProcess(tmp_path / "first", mongodb_uri=uri)
+        second = ServerProcess(tmp_path / "second", mongodb_uri=uri)
+        async with first, second, Subscriber(first, second) as one, Subscriber(second, first, user="other") as other:
+            publisher = Publisher(first, second)
+            await publisher.publish(120, {40: lambda: restart(first, signal.SIGKILL), 80: lambda: restart(second, signal.SIGKILL)})
+            await one.has(120)
+            await other.has(120)
+            assert one.numbers == other.numbers == publisher.acknowledged
+    finally:
+        await mongodb.stop()
+
+
+async def test_overrun_log(tmp_path: Path) -> None:
+    """A client that stays away until the log has moved past its position is told of the gap, and gets all that is still there (L8)."""
+    async with ServerProcess(tmp_path, "--log_bytes=64KiB") as server:
+        publisher = Publisher(server, padding=500)
+        async with Subscriber(server) as subscriber:
+            await publisher.publish(5)
+            await subscriber.has(5)
+        await publisher.publish(300)
+        await restart(server, signal.SIGTERM)  # what it holds in memory reaches back further than the log
+        query = f"?topics=orders.*&lastEventId={subscriber.last_id}"
+        async with EventStream(server.port, query, token=token("reader")) as stream:
+            await stream.welcome()
+            gap = await stream.next()
+            assert gap.type == "gap"
+            assert gap.json()["from"] == subscriber.last_id
+            assert gap.json()["reason"] == "evicted"
+            numbers: list[int] = []
+            while (event := await stream.next()).type != "live":
+                numbers.append(event.json()["n"])
+        assert numbers == list(range(numbers[0], 306))
+        assert 6 < numbers[0] < 300
+
+
+async def test_client_that_stops_reading(tmp_path: Path) -> None:
+    """A client that does not read gets everything once it reads again, and meanwhile nobody else waits for it (L7)."""
+    async with ServerProcess(tmp_path) as server, Subscriber(server) as subscriber:
+        publisher = Publisher(server, padding=20_000)
+        async with EventStream(server.port, "?topics=orders.*", token=token("slow")) as slow:
+            await slow.welcome()
+            slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await publisher.publish(300)  # 6 MB: more than the buffers on both sides take
+            await subscriber.has(300)
+            slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            numbers: list[int] = []
+            while len(numbers) < 300:
+                event = await slow.next()
+                assert event.type in ("order:fill", "live")
+                if event.type == "order:fill":
+                    numbers.append(event.json()["n"])
+        assert numbers == publisher.acknowledged == subscriber.numbers
+
+
+async def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    """When a server is killed, its MongoDB ends with it, and the next one starts on the same data at once."""
+    async with ServerProcess(tmp_path) as server:
+        mongod = server.mongod()
+        await server.end(signal.SIGKILL)
+        await wait_until(lambda: not Path(f"/proc/{mongod}").exists(), "its mongod is gone")
+        await server.start()
+        publisher = Publisher(server)
+        await publisher.publish(3)
