@@ -20,7 +20,7 @@ from hub.pages import EntryLog, Page, Pages
 from hub.router import Router
 from hub.window import Window
 from storage.entries import Entry
-from storage.positions import Position
+from storage.positions import UNKNOWN, Position
 
 logger = logging.getLogger("tailcast.hub")
 
@@ -163,7 +163,7 @@ class CatchUp:
             "from": lost_from,
             "to": self._host.id_of(to),
             "reason": reason,
-            "fromTime": _time_of(lost_from),
+            "fromTime": None if reason == UNKNOWN else _time_of(lost_from),
             "toTime": rfc3339(to.ms),
         }
         logger.warning("gap reported", extra={"fields": {**connection.describe(), **fields}})

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 PUBLIC = "public"
 AUDIENCE_KINDS = ("public", "user:<id>", "org:<id>", "entity:<id>", "resource:<kind>/<id>")
 MAX_AUDIENCE_LENGTH = 256
-_NAMED = re.compile(r"(?:user|org|entity):[^\s,]+|resource:[^\s,/]+/[^\s,]+")
+_ID = r"[^\s,\x00-\x1f\x7f\ud800-\udfff]+"
+_NAMED = re.compile(rf"(?:user|org|entity):{_ID}|resource:[^\s,/\x00-\x1f\x7f\ud800-\udfff]+/{_ID}")
 
 
 def is_audience(token: str) -> bool:

@@ -19,7 +19,7 @@ MAX_TOPIC_LENGTH = 255
 MAX_LIST_LENGTH = 100
 MAX_BOUNDS = 10
 EVERYTHING = "**"
-_NAME = re.compile(r"[^\s,*\x00-\x1f\x7f]+")
+_NAME = re.compile(r"[^\s,*\x00-\x1f\x7f\ud800-\udfff]+")  # half a surrogate pair has no UTF-8
 _BOUND = re.compile(r"(min|max)([A-Z]\w{0,63})")
 _SEGMENTS = {"*": r"[^.]+", "**": r".+"}
 

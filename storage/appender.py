@@ -169,16 +169,31 @@ class Appender:
 
     async def _append_group(self) -> None:
         self._working = self._next_group()
-        items = [_Item(document, request, index) for request in self._working for index, document in enumerate(request.documents)]
         try:
-            while items:
-                items = await self._insert(items)
+            await self._append_requests(self._working)
+        except CommandFailed:  # one by one, then, so that nobody suffers for what is wrong with another's
+            for request in self._working:
+                await self._append_alone(request)
+        self._working = []  # not when this is cancelled: `run` refuses them
+
+    async def _append_alone(self, request: _Request) -> None:
+        self._head = None
+        try:
+            await self._append_requests([request])
         except CommandFailed as error:
             logger.error("append failed: %s", error)
-            self._head = None
-            for request in self._working:
-                request.refuse(error)
-        self._working = []  # not when this is cancelled: `run` refuses them
+            request.refuse(error)
+
+    async def _append_requests(self, requests: list[_Request]) -> None:
+        """Insert those events of some requests that have no receipt yet."""
+        items = [
+            _Item(document, request, index)
+            for request in requests
+            for index, document in enumerate(request.documents)
+            if request.receipts[index] is None
+        ]
+        while items:
+            items = await self._insert(items)
 
     def _next_group(self) -> list[_Request]:
         group: list[_Request] = []
