@@ -11,9 +11,14 @@ from typing import Any
 
 import pymongo
 import pytest
+from hypothesis import settings
 from tornado.ioloop import IOLoop
 
 from tests.loop_thread import LoopThread
+
+# How long an example takes says something of the machine only, and no timing decides whether a test passes.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 _FIXTURE_SECONDS = 30
 # A cancelled task needs a few turns of the loop until it has ended, one for each `finally` that awaits.

@@ -1,0 +1,344 @@
+"""Tests of hub/catchup.py: reading on from any place, chunk by chunk, in turn, and what is said of entries that are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from hub.catchup import SLICE_SECONDS
+from hub.connection import Connection, State
+from hub.formats import SSE, WEBSOCKET, Format
+from hub.hub import Hub
+from hub.pages import PAGE_ENTRIES
+from hub.principal import Principal
+from storage.entries import Entry
+from tests.hub.fakes import ListLog, ManualClock, RecordingSink, connect, everything, id_of, make_entries, make_entry, place_of, turns
+
+
+class Stage:
+    """A hub whose log is longer than its window, which holds what was received after the start."""
+
+    def __init__(self, entries: list[Entry], head: int, chunk_bytes: int = 65536, step: float = 0.0) -> None:
+        self.clock = ManualClock(step)
+        self.log = ListLog(entries)
+        self.hub = Hub(self.log, self.clock, chunk_bytes=chunk_bytes)
+        self.hub.start(place_of(head))
+
+    def publish(self, first: int, last: int) -> None:
+        """Append entries, and let the follower see them."""
+        entries = make_entries(first, last)
+        self.log.entries += entries
+        self.hub.receive(entries)
+
+    async def open(self, start: str | None, format: Format = SSE, room: int | None = None) -> tuple[Connection, RecordingSink]:
+        """Open a connection to everything at a place."""
+        connection, sink = connect(self.hub, format, self.clock, room=room)
+        self.hub.open(connection, everything(), await self.hub.locate(start, field="from"))
+        return connection, sink
+
+
+@contextlib.asynccontextmanager
+async def stage(entries: list[Entry], head: int, chunk_bytes: int = 65536, step: float = 0.0) -> AsyncIterator[Stage]:
+    """Run the catching up of a hub."""
+    opened = Stage(entries, head, chunk_bytes, step)
+    task = asyncio.create_task(opened.hub.catch_up.run())
+    try:
+        yield opened
+    finally:
+        task.cancel()
+        await opened.hub.catch_up.pages.close()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def turn_until(condition: Callable[[], object], most: int = 5000) -> None:
+    """Let the loop turn until a condition holds; no time passes."""
+    for _ in range(most):
+        if condition():
+            return
+        await turns(1)
+    raise AssertionError("never came")
+
+
+# ---- reading
+
+
+@pytest.mark.parametrize("format", [SSE, WEBSOCKET])
+async def test_old_position_is_read_from_the_log_up_to_the_head(format: Format) -> None:
+    """Everything after the position comes in order, then `live` with how much that was, then what is new."""
+    async with stage(make_entries(1, 1300), 1300) as on:
+        connection, sink = await on.open(id_of(10), format)
+        await turn_until(lambda: connection.state is State.ATTACHED)
+        on.publish(1301, 1302)
+    assert sink.numbers() == list(range(11, 1303))
+    assert [one.fields["replayed"] for one in sink.of("live")] == [1290]
+    assert on.hub.catch_up.replayed == 1290
+
+
+async def test_recent_position_is_read_from_memory() -> None:
+    """What the window holds costs MongoDB nothing."""
+    async with stage(make_entries(1, 10), 10) as on:
+        on.publish(11, 700)
+        connection, sink = await on.open(id_of(20))
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert sink.numbers() == list(range(21, 701))
+    assert on.log.reads == []
+
+
+async def test_thousand_connections_returning_at_once_share_their_reads() -> None:
+    """However many return at one old position, the log is read once for each page of what they missed."""
+    entries = [make_entry(seq, audience=["user:other" if seq % 100 else "public"]) for seq in range(1, 2001)]
+    async with stage(entries, 2000) as on:
+        opened = [await on.open(id_of(1000)) for _ in range(1000)]
+        await turn_until(lambda: all(connection.state is State.ATTACHED for connection, _ in opened))
+    assert all(sink.numbers() == list(range(1100, 2001, 100)) for _, sink in opened)
+    assert on.hub.catch_up.replayed == 10_000
+    assert len(on.log.reads) <= 1000 // PAGE_ENTRIES + 2
+
+
+async def test_entries_that_mongodb_has_before_the_follower_are_not_replayed() -> None:
+    """A page may reach beyond the head of this process: what lies there is pushed when it is received, and only then."""
+    async with stage(make_entries(1, 30), 20) as on:
+        connection, sink = await on.open(id_of(5))
+        await turn_until(lambda: connection.state is State.ATTACHED)
+        assert sink.numbers() == list(range(6, 21))
+        on.hub.receive(make_entries(21, 30))
+    assert sink.numbers() == list(range(6, 31))
+
+
+async def test_connection_whose_next_entry_is_beyond_the_head_waits_for_it(expected_logs: list[str]) -> None:
+    """When all up to the head was evicted, and MongoDB has newer ones, the gap is told once the head has moved."""
+    expected_logs.append("gap reported")
+    async with stage(make_entries(15, 20), 10) as on:
+        connection, sink = await on.open(id_of(5))
+        await turn_until(lambda: connection.state is State.AHEAD)
+        assert sink.kinds() == ["welcome"]
+        on.hub.lose(on.log.entries[0], "evicted")
+        on.hub.receive(on.log.entries)
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert sink.numbers() == list(range(15, 21))
+    assert sink.kinds()[1] == "gap"
+    assert sink.kinds()[-1] == "live"
+
+
+async def test_entries_for_others_are_passed_over() -> None:
+    """What is not for a connection costs it no bytes, and it arrives at the head all the same."""
+    entries = [make_entry(seq, audience=["user:other" if seq % 100 else "public"]) for seq in range(1, 1001)]
+    async with stage(entries, 1000) as on:
+        connection, sink = await on.open("earliest")
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert sink.numbers() == list(range(100, 1001, 100))
+
+
+async def test_outage_of_the_log_delays_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads old entries waits while MongoDB is away; live events go on."""
+    monkeypatch.setattr("hub.pages.RETRY_SECONDS", 0)
+    async with stage(make_entries(1, 600), 600) as on:
+        _, live = await on.open(None)
+        connection, sink = await on.open(id_of(1))
+        on.log.failures = 5
+        on.publish(601, 601)
+        await turns(3)
+        assert live.numbers() == [601]
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert sink.numbers() == list(range(2, 602))
+
+
+async def test_connection_that_is_at_the_head_when_its_turn_comes_arrives() -> None:
+    """Whoever has nothing left to read is attached, without another look at the log."""
+    async with stage(make_entries(1, 10), 10) as on:
+        connection, sink = await on.open(None)
+        connection.detach(State.READING, place_of(10))
+        on.hub.catch_up.enqueue(connection)
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert (sink.kinds(), on.log.reads) == (["welcome"], [])
+
+
+# ---- chunks and full sockets
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 500, 5000])
+async def test_stride_is_a_chunk_or_one_event(chunk_bytes: int) -> None:
+    """What is offered at a time, and so may stay in memory, is a chunk at most, or a single event that is larger."""
+    entries = [make_entry(seq, data='"' + "é" * (seq * 37 % 900) + '"') for seq in range(1, 200)]
+    async with stage(entries, 199, chunk_bytes) as on:
+        connection, sink = await on.open("earliest")
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert sink.numbers() == list(range(1, 200))
+    framing = 16  # the chunk of HTTP around it
+    largest = max(len(SSE.event(entry)) for entry in entries)
+    assert max(map(len, sink.offers[1:-1])) <= max(chunk_bytes, largest) + framing
+
+
+async def test_stalled_connection_holds_one_chunk_and_loses_nothing() -> None:
+    """A socket that takes nothing leaves one chunk pending however much is published; when it drains, reading goes on."""
+    chunk = 2000
+    async with stage(make_entries(1, 500), 500, chunk) as on:
+        connection, sink = await on.open("earliest")
+        await turns(1)
+        sink.room = 0
+        await turn_until(lambda: connection.state is State.BLOCKED)
+        for first in range(501, 1500, 100):
+            on.publish(first, first + 99)
+            await turns(2)
+        assert sink.pending == sink.most_pending <= chunk + 100
+        while connection.state is not State.ATTACHED:
+            sink.drain(3 * chunk)
+            await turns(3)
+    assert sink.numbers() == list(range(1, 1501))
+    assert sink.most_pending <= chunk + 100
+
+
+async def test_connection_that_closes_while_it_waits_is_forgotten() -> None:
+    """Gone in the queue, or while its page is read: nothing is offered to it any more."""
+    async with stage(make_entries(1, 600), 600) as on:
+        queued, queued_sink = await on.open(id_of(1))
+        queued_sink.leave()
+        waiting, waiting_sink = await on.open(id_of(1))
+        on.log.hold_up()
+        await turn_until(lambda: on.log.reads)
+        waiting_sink.leave()
+        on.log.go_on()
+        await turns(20)
+    assert queued.state is waiting.state is State.CLOSED
+    assert queued_sink.kinds() == waiting_sink.kinds() == ["welcome"]
+
+
+async def test_connection_that_blocks_while_its_page_is_read_comes_back_when_drained() -> None:
+    """An answer that fills the socket while a page is under way neither loses the turn nor doubles it."""
+    async with stage(make_entries(1, 600), 600) as on:
+        connection, sink = await on.open(id_of(1), WEBSOCKET)
+        on.log.hold_up()
+        await turn_until(lambda: on.log.reads)
+        for _ in range(3):
+            sink.room = 0
+            on.hub.tell(connection, "pong", {})
+            sink.drain()
+            await turns(3)
+        on.log.go_on()
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert sink.numbers() == list(range(2, 601))
+
+
+# ---- fairness
+
+
+async def test_long_replay_does_not_keep_live_pushes_waiting() -> None:
+    """Catching up works in slices: in between the loop turns, and what is new reaches those at the head at once."""
+    async with stage(make_entries(1, 20_000), 20_000, step=SLICE_SECONDS / 4) as on:
+        _, live = await on.open(None)
+        old = [(await on.open("earliest"))[0] for _ in range(5)]
+        head = 20_000
+        while not all(connection.state is State.ATTACHED for connection in old):
+            steps = on.hub.catch_up.replayed
+            await turns(1)
+            assert on.hub.catch_up.replayed - steps <= 5 * PAGE_ENTRIES, "more than a slice in one turn"
+            head += 1
+            on.publish(head, head)
+            assert live.numbers()[-1] == head
+            live.received.clear()
+
+
+async def test_connections_that_read_take_turns() -> None:
+    """Nobody waits until another's long replay is over."""
+    async with stage(make_entries(1, 20_000), 20_000) as on:
+        first, _ = await on.open("earliest")
+        second, _ = await on.open("earliest")
+        await turn_until(lambda: second.position.seq > 5000)
+    assert abs(first.position.seq - second.position.seq) <= 2 * PAGE_ENTRIES
+
+
+# ---- gaps
+
+
+async def gap_after(entries: list[Entry], head: int, start: str) -> tuple[list[dict[str, object]], list[int]]:
+    """Return what a connection that begins at `start` is told to be lost, and the events it gets."""
+    async with stage(entries, head) as on:
+        connection, sink = await on.open(start)
+        await turn_until(lambda: connection.state is State.ATTACHED)
+        assert on.hub.catch_up.gaps == len(sink.of("gap"))
+    return [one.fields for one in sink.of("gap")], sink.numbers()
+
+
+async def test_evicted_position_is_a_gap(expected_logs: list[str]) -> None:
+    """What left the log is reported with both ids, both times and the reason, and then comes everything still there."""
+    expected_logs.append("gap reported")
+    gaps, numbers = await gap_after(make_entries(8, 12), 12, id_of(3))
+    assert numbers == [8, 9, 10, 11, 12]
+    assert [gap["reason"] for gap in gaps] == ["evicted"]
+    assert gaps[0]["from"] == id_of(3)
+    assert gaps[0]["fromTime"] == "2025-06-15T15:06:40.003Z"
+    assert gaps[0]["toTime"] == "2025-06-15T15:06:40.008Z"
+
+
+async def test_unknown_position_is_a_gap_and_then_everything(expected_logs: list[str]) -> None:
+    """An id that means nothing here is repeated, without a time that is none."""
+    expected_logs.append("gap reported")
+    gaps, numbers = await gap_after(make_entries(8, 12), 12, "nonsense-id")
+    assert numbers == [8, 9, 10, 11, 12]
+    assert [(gap["from"], gap["reason"], gap["fromTime"]) for gap in gaps] == [("nonsense-id", "unknown position", None)]
+
+
+async def test_hole_in_the_middle_is_a_gap(expected_logs: list[str]) -> None:
+    """Numbers that are missing without having been evicted are reported as such."""
+    expected_logs.append("gap reported")
+    gaps, numbers = await gap_after(make_entries(1, 5) + make_entries(9, 12), 12, id_of(2))
+    assert numbers == [3, 4, 5, 9, 10, 11, 12]
+    assert [(gap["from"], gap["reason"]) for gap in gaps] == [(id_of(5), "missing")]
+
+
+async def test_earliest_reports_nothing() -> None:
+    """Who takes whatever is there has lost nothing."""
+    assert await gap_after(make_entries(8, 12), 12, "earliest") == ([], [8, 9, 10, 11, 12])
+
+
+async def test_position_just_before_the_oldest_entry_lost_nothing() -> None:
+    """The place after an evicted entry is a good one while the next entry is there."""
+    assert await gap_after(make_entries(8, 12), 12, id_of(7)) == ([], [8, 9, 10, 11, 12])
+
+
+async def test_gap_that_fills_the_socket_is_followed_by_the_rest(expected_logs: list[str]) -> None:
+    """The gap itself may be what does not fit: reading goes on after it."""
+    expected_logs.append("gap reported")
+    async with stage(make_entries(8, 12), 12) as on:
+        connection, sink = await on.open(id_of(3))
+        sink.room = 0
+        await turn_until(lambda: connection.state is State.BLOCKED)
+        assert sink.kinds() == ["welcome", "gap"]
+        sink.drain()
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert sink.numbers() == [8, 9, 10, 11, 12]
+    assert sink.kinds().count("gap") == 1
+
+
+async def test_page_that_was_asked_for_is_of_no_use_after_going_back() -> None:
+    """A connection that goes back while its page is read does not take that page's beginning for the oldest entry there is."""
+    async with stage(make_entries(1, 2000), 2000) as on:
+        connection, sink = connect(on.hub, WEBSOCKET, on.clock, principal=Principal("u"))
+        on.hub.open(connection, frozenset(), None)
+        on.log.hold_up()
+        for topic, position in (("a.*", 1500), ("a.b", 100)):
+            start = await on.hub.locate(id_of(position), field="position")
+            assert start is not None
+            [one] = everything(topic)
+            on.hub.subscribe(connection, one, start)
+            on.hub.replay(connection, start)
+            await turns(3)
+        on.log.go_on()
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert sink.of("gap") == []
+    assert sink.numbers() == list(range(101, 2001))
+
+
+async def test_restart_takes_everybody_out_of_the_queue() -> None:
+    """What was read of a log that is gone is given to nobody."""
+    async with stage(make_entries(1, 600), 600) as on:
+        connection, sink = await on.open(id_of(1))
+        on.log.hold_up()
+        await turn_until(lambda: on.log.reads)
+        on.hub.restart("log recreated")
+        on.log.go_on()
+        await turns(20)
+    assert (connection.state, sink.numbers()) == (State.AHEAD, [])
