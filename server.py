@@ -132,7 +132,7 @@ class Server:
         self._run("sweep", hub.keeper.run())
         if not await self._first_contact(log):
             return False
-        self._services = Services(
+        services = Services(
             hub=hub,
             appender=appender,
             verifier=_verifier(settings),
@@ -141,7 +141,8 @@ class Server:
             ready=lambda: self._ready(log),
             allowed_origins=frozenset(settings.allowed_origins),
         )
-        self._http = _http_server(self._services)
+        self._http = _http_server(services)
+        self._services = services
         self._http.add_sockets(sockets)
         self.port = sockets[0].getsockname()[1]
         if settings.demo:
@@ -189,20 +190,18 @@ class Server:
 
     async def _stop(self) -> None:
         """Stop: whoever is connected is sent away in order, what was accepted is written, and nothing is left behind."""
-        services = self._services
-        if services is not None:
+        services, http = self._services, self._http
+        if services is not None and http is not None:
             # Take nothing new; a request that is being read or written is finished.
             services.stopping = True
-            if self._http is not None:
-                self._http.stop()
+            http.stop()
             # Publishers still waiting for their receipts get them before their connections go.
             services.appender.close()
             await self._within(services.appender.drained)
             # Tell every client to come back, at moments spread over the window, and let the last bytes leave.
             services.hub.drain(self.settings.drain_seconds, random.random)
             await self._within(lambda: not len(services.poller))
-            if self._http is not None:
-                await self._http.close_all_connections()
+            await http.close_all_connections()
             services.poller.close()
             await services.hub.catch_up.pages.close()
         # The parts end, each awaited; then MongoDB, which they used.

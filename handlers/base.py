@@ -187,10 +187,10 @@ class Handler(RequestHandler):
     def log_exception(self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         """Log a defect with its traceback; a refusal is no defect."""
         fields = {"correlationId": self.correlation_id, "path": self.request.path}
-        if value is not None and not isinstance(translate(value), Internal):
+        if isinstance(translate(value), Internal):
+            logger.error("request failed", exc_info=value, extra={"fields": fields})
+        else:
             logger.debug("refused: %s", value, extra={"fields": fields})
-        elif typ is not None and value is not None:
-            logger.error("request failed", exc_info=(typ, value, tb), extra={"fields": fields})
 
     def on_finish(self) -> None:
         """Log the request, without its query: tokens may be in it."""

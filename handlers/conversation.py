@@ -245,8 +245,8 @@ class Conversation:
     # What is answered
 
     def _tell(self, type: str, ref: str | None, fields: dict[str, Any]) -> None:
-        if self.connection is not None:
-            self._services.hub.tell(self.connection, type, {"ref": ref, **fields} if ref is not None else fields)
+        assert self.connection is not None, "without one there are only refusals"
+        self._services.hub.tell(self.connection, type, {"ref": ref, **fields} if ref is not None else fields)
 
     def _send(self, data: bytes) -> None:
         if self.connection is not None:

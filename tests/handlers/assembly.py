@@ -1,0 +1,111 @@
+"""The real application within the test's own process: the parts as server.py makes them, on the test's loop, with a log of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jwt
+from tornado.netutil import bind_sockets
+
+import server
+from handlers.services import Services
+from handlers.sockets import Poller
+from hub.hub import Hub
+from settings import Settings
+from storage.appender import Appender
+from storage.follower import Follower
+from storage.log import Log
+from storage.mongo import Database
+from tests.waiting import wait_until
+
+SECRET = "a secret for HS256, of more than 32 bytes"
+TOKEN_SECONDS = 600
+
+
+class Clock:
+    """Real time, which a test can put forward for the hub."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def time(self) -> float:
+        return time.time() + self.ahead
+
+
+class Assembly:
+    """One server without its process: start it, talk to `port`, stop it.
+
+    Args:
+        uri: The MongoDB.
+        database: A database of the test's own.
+        settings: Settings that are not as they would be by default.
+    """
+
+    def __init__(self, uri: str, database: str, **settings: Any) -> None:
+        self.settings = Settings(jwt_secret=SECRET, jwt_algorithms=("HS256",), port=0, **settings)
+        self.clock = Clock()
+        self.database = Database(uri, database, answer_seconds=2.0)
+        self.log = Log(self.database, clock=time.time, size_bytes=self.settings.log_bytes)
+        self.hub = Hub(
+            self.log,
+            self.clock,
+            heartbeat_seconds=self.settings.heartbeat_seconds,
+            stale_seconds=self.settings.stale_seconds,
+            max_connections=self.settings.max_connections,
+        )
+        self.appender = Appender(self.log, seconds=self.settings.append_seconds)
+        self.follower = Follower(self.log, self.hub)
+        self.tasks: list[asyncio.Task[None]] = []
+        self.port = 0  # where it listens, once started
+
+    async def start(self) -> None:
+        """Serve; the sweep runs only when a test calls `pass_seconds`."""
+        for work in (self.appender.run(), self.follower.run(), self.hub.catch_up.run()):
+            self.tasks.append(asyncio.create_task(work))
+        await wait_until(lambda: self.follower.at_head_since is not None, "the head of the log was seen")
+        self.services = Services(
+            hub=self.hub,
+            appender=self.appender,
+            verifier=server._verifier(self.settings),
+            poller=Poller(asyncio.get_running_loop()),
+            limits=server._limits(self.settings),
+            ready=self.log.barrier,
+            allowed_origins=frozenset(self.settings.allowed_origins),
+            jitter_ms=lambda: 1234,
+        )
+        self.http = server._http_server(self.services)
+        sockets = bind_sockets(0, "127.0.0.1")
+        self.http.add_sockets(sockets)
+        self.port = sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """End everything, in the order of server.py."""
+        self.http.stop()
+        self.services.poller.close()
+        await self.http.close_all_connections()
+        await self.hub.catch_up.pages.close()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.database.close()
+
+    async def pass_seconds(self, seconds: float) -> None:
+        """Put the hub's clock forward, and let it look after its connections."""
+        self.clock.ahead += seconds
+        await self.hub.keeper.sweep()
+
+
+def token(user: str = "u1", *, roles: Sequence[str] = (), secret: str = SECRET, seconds: float = TOKEN_SECONDS, **claims: Any) -> str:
+    """Return a token that holds for an assembly; a claim that is None is left out."""
+    every = {"sub": user, "roles": list(roles), "exp": int(time.time() + seconds), **claims}
+    return jwt.encode({name: value for name, value in every.items() if value is not None}, secret, algorithm="HS256")
+
+
+PUBLISHER = token("p1", roles=["publisher"])
+USER = token("u1")

@@ -1,0 +1,70 @@
+"""What tests of handlers get: an assembly with a log of its own, and a MongoDB that may be stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+
+from storage.embedded import EmbeddedMongoDB
+from tests.handlers.assembly import Assembly
+from tests.loop_thread import LoopThread
+
+Assemble = Callable[..., Awaitable[Assembly]]
+
+
+@pytest.fixture
+async def assemble(mongodb_uri: str, database_name: str) -> AsyncIterator[Assemble]:
+    """A function that starts an assembly with the settings it is given; all are stopped when the test is over."""
+    started: list[Assembly] = []
+
+    async def start(uri: str = mongodb_uri, **settings: object) -> Assembly:
+        assembly = Assembly(uri, database_name, **settings)
+        await assembly.start()
+        started.append(assembly)
+        return assembly
+
+    yield start
+    for assembly in reversed(started):
+        await assembly.stop()
+
+
+@pytest.fixture
+async def here(assemble: Assemble) -> Assembly:
+    """An assembly with the settings' defaults."""
+    return await assemble()
+
+
+class StoppableMongoDB:
+    """A MongoDB that can be made to hang, as one on a machine that swaps or behind a broken network does."""
+
+    def __init__(self, uri: str, pid: int) -> None:
+        self.uri = uri
+        self._pid = pid
+
+    def hang(self) -> None:
+        """Answer nothing from now on."""
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Answer again, also what was asked meanwhile."""
+        os.kill(self._pid, signal.SIGCONT)
+
+
+@pytest.fixture(scope="session")
+def _stoppable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoppableMongoDB]:
+    mongodb = EmbeddedMongoDB(tmp_path_factory.mktemp("stoppable"), cache_megabytes=256)
+    with LoopThread("stoppable mongodb") as thread:
+        uri = thread.run(mongodb.start(), seconds=60)
+        assert mongodb.pid is not None
+        yield StoppableMongoDB(uri, mongodb.pid)
+        thread.run(mongodb.stop(), seconds=60)
+
+
+@pytest.fixture
+def stoppable_mongodb(_stoppable: StoppableMongoDB) -> Iterator[StoppableMongoDB]:
+    """A MongoDB that this test may stop; it goes on when the test is over."""
+    yield _stoppable
+    _stoppable.go_on()

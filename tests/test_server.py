@@ -1,0 +1,399 @@
+"""Tests of server.py, as processes of their own: how it starts, what it prints, how it stops, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+import server
+from settings import DECLARATIONS, Settings
+from tests.handlers.assembly import PUBLISHER, USER, Assembly, token
+from tests.handlers.clients import EventStream, RawWebSocket, Response, SseEvent, Wire, event, get, publish, request_bytes, websocket
+from tests.server_process import ROOT, SECRET, ServerProcess, mongod_of, runs
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def on_mongodb(mongodb_uri: str, database_name: str) -> tuple[str, ...]:
+    """The settings of a server on the session's MongoDB, in a database of its own."""
+    return (f"--mongodb_uri={mongodb_uri}", f"--database={database_name}", "--drain_seconds=1", "--log_level=DEBUG")
+
+
+@pytest.fixture
+async def running(on_mongodb: tuple[str, ...]) -> AsyncIterator[tuple[ServerProcess, int]]:
+    """A server that listens, and its port."""
+    async with ServerProcess(*on_mongodb) as process:
+        yield process, await process.port()
+
+
+async def next_of(stream: EventStream, type: str) -> SseEvent:
+    """Return the next event of a type."""
+    while (one := await stream.next()).type != type:
+        pass
+    return one
+
+
+# ---- starting
+
+
+def test_help_lists_all_settings_and_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` prints every setting, and the exit status is 0 (X2)."""
+    assert server.main(["--help"], {}) == 0
+    output = capsys.readouterr().out
+    assert all(f"  {one.name} =" in output for one in DECLARATIONS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--prot=8080"], "prot"),
+        (["--port=eighty"], "port"),
+        (["--jwt_secret=" + SECRET], "secret"),
+        (["nonsense"], "nonsense"),
+        (["--demo", "--jwt_secret=" + SECRET], "secret"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error, without a secret in it, and with exit status 2 (X2)."""
+    assert server.main(arguments, {}) == 2
+    output = capsys.readouterr()
+    assert re.fullmatch(rf"tailcast: .*{named}.*\n", output.err)
+    assert SECRET not in output.err
+    assert output.out == ""
+
+
+async def test_a_wrong_setting_ends_the_process_at_once() -> None:
+    """One line, exit status 2, nothing else (X2)."""
+    async with ServerProcess("--prot=8080") as process:
+        assert await process.ended() == 2
+        assert (process.output, process.log.count("\n")) == ("", 1)
+
+
+async def test_a_port_in_use_ends_the_start_with_one_line(on_mongodb: tuple[str, ...]) -> None:
+    """Exit status 1 and a sentence that says what to do, no traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with ServerProcess(*on_mongodb, f"--port={port}") as process:
+            assert await process.ended() == 1
+            assert re.fullmatch(rf"tailcast: cannot listen on 127\.0\.0\.1:{port}: Address already in use; .*\n", process.log)
+
+
+async def test_an_address_that_is_none_ends_the_start_with_one_line(on_mongodb: tuple[str, ...]) -> None:
+    """The same for a name that cannot be resolved."""
+    async with ServerProcess(*on_mongodb, "--address=no-such-host.invalid") as process:
+        assert await process.ended() == 1
+        assert re.fullmatch(r"tailcast: cannot listen on no-such-host\.invalid.*\n", process.log)
+
+
+async def test_a_log_that_cannot_be_used_ends_the_start_with_one_line(
+    on_mongodb: tuple[str, ...], mongodb_uri: str, database_name: str
+) -> None:
+    """A collection of that name that is not capped is somebody else's."""
+    with pymongo.MongoClient[dict[str, Any]](mongodb_uri) as client:
+        client[database_name].create_collection("log")
+    async with ServerProcess(*on_mongodb, "--log_level=ERROR") as process:
+        assert await process.ended() == 1
+        assert re.fullmatch(r"tailcast: .*not capped.*\n", process.log)
+
+
+async def test_it_waits_for_mongodb_and_can_be_stopped_meanwhile(tmp_path: Path) -> None:
+    """Without MongoDB it says what it waits for, once, does not claim to listen, and a SIGTERM ends it with 0."""
+    uri = f"mongodb://{str(tmp_path / 'nobody.sock').replace('/', '%2F')}/?directConnection=true&serverSelectionTimeoutMS=100"
+    async with ServerProcess(f"--mongodb_uri={uri}", "--append_seconds=0.1") as process:
+        await process.logged("waits for MongoDB")
+        process.terminate()
+        assert await process.ended() == 0
+        assert process.output == ""
+        assert process.log.count("waits for MongoDB") == 1
+
+
+async def test_without_a_key_it_says_that_no_token_will_hold(on_mongodb: tuple[str, ...]) -> None:
+    """The server starts, warns, and refuses every token."""
+    async with ServerProcess(*on_mongodb, environment={}) as process:
+        port = await process.port()
+        assert "every token will be refused" in process.log
+        assert (await get(port, "/v1/stream", token=USER)).error() == (401, "unauthenticated", None)
+
+
+# ---- serving
+
+
+async def test_it_prints_one_line_when_it_can_serve(running: tuple[ServerProcess, int]) -> None:
+    """The line ends in the address, and from then on events are taken and delivered (X2)."""
+    process, port = running
+    assert process.output == f"listening on http://127.0.0.1:{port}\n"
+    assert (await get(port, "/readyz")).status == 200
+    assert (await get(port, "/readyz")).status == 200
+    async with EventStream(port, token=USER) as stream:
+        await stream.welcome()
+        assert (await publish(port, event(1), PUBLISHER)).status == 202
+        assert (await stream.next()).json() == {"n": 1}
+
+
+async def test_two_servers_on_one_mongodb_are_one_system(running: tuple[ServerProcess, int], on_mongodb: tuple[str, ...]) -> None:
+    """Publish on one, receive on the other, and resume on any (L11)."""
+    _, first = running
+    async with ServerProcess(*on_mongodb) as process:
+        second = await process.port()
+        async with EventStream(second, token=USER) as stream:
+            await stream.welcome()
+            for number in range(3):
+                assert (await publish((first, second)[number % 2], event(number), PUBLISHER)).status == 202
+            received = [await stream.next() for _ in range(3)]
+            assert [one.json()["n"] for one in received] == [0, 1, 2]
+        for port in (first, second):
+            async with EventStream(port, token=USER, Last_Event_ID=received[0].id or "") as stream:
+                await stream.welcome()
+                # One server may have `live` between them: what the other took is behind its own head for a moment.
+                assert [(await next_of(stream, "order:fill")).json()["n"] for _ in range(2)] == [1, 2]
+        async with RawWebSocket(first, token=USER) as opened:
+            await opened.next("welcome")
+            await opened.ask({"type": "subscribe", "topic": "**", "position": received[1].id}, "subscribed")
+            assert (await opened.next("event"))["data"] == {"n": 2}
+
+
+async def test_nothing_of_a_token_is_logged(running: tuple[ServerProcess, int]) -> None:
+    """Whichever way a token came, good or bad, with everything logged that can be (S7)."""
+    process, port = running
+    good, bad = token("u1", org="o1"), token("u1", org="o2", secret="another secret that is long enough, too")
+    for one in (good, bad):
+        await get(port, f"/healthz?token={one}")
+        await get(port, f"/nothing?token={one}", token=one)
+        await publish(port, event(), one)
+        for query, header in ((f"?token={one}", None), ("", one)):
+            async with EventStream(port, query, token=header):
+                pass
+            async with RawWebSocket(port, query, token=header):
+                pass
+        async with RawWebSocket(port, headers={"Sec-WebSocket-Protocol": f"bearer.{one}"}):
+            pass
+        async with RawWebSocket(port) as opened:
+            opened.say({"type": "auth", "token": one}, {"type": "auth", "token": one, "oops": one}, {"type": "subscribe", "topic": one})
+            await opened.next()
+    await get(port, "/healthz", headers={"X-Correlation-ID": "the-last"})
+    await process.logged("the-last")
+    lines = [json.loads(line) for line in process.log.splitlines()]
+    assert {"request", "connected", "refused"} <= {line["message"] for line in lines}
+    for one in (good, bad):
+        assert not any(part in process.log for part in one.split("."))
+    assert SECRET not in process.log
+
+
+async def test_without_free_descriptors_connections_are_closed_at_once(
+    mongodb_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some are kept for MongoDB and for refusing: a connection beyond them is closed before it is read."""
+    here = Assembly(mongodb_uri, database_name)
+    await here.start()
+    try:
+        assert (await get(here.port, "/healthz")).status == 200
+        monkeypatch.setattr(server, "RESERVED_FILES", 1 << 40)
+        async with Wire(here.port) as wire:
+            assert await wire.read_rest() == b""
+    finally:
+        await here.stop()
+
+
+# ---- stopping
+
+
+async def test_sigterm_sends_everybody_away_in_order(running: tuple[ServerProcess, int]) -> None:
+    """`closing` 1012 with the time to come back, on both transports; the ends are clean, and the status is 0 (T9, T10)."""
+    process, port = running
+    async with EventStream(port, token=USER) as stream, websocket(port, USER) as opened:
+        await stream.welcome()
+        process.terminate()
+        closing = await next_of(stream, "closing")
+        assert closing.json()["code"] == 1012
+        assert closing.retry == closing.json()["retryMs"]
+        assert 0 < closing.json()["retryMs"] <= 3000
+        assert await stream.ends()
+        code, said = await opened.closed_with()
+        assert code == 1012
+        assert 0 < said["retryMs"] <= 3000
+    assert await process.ended() == 0
+    with pytest.raises(ConnectionRefusedError):
+        await get(port, "/healthz")
+
+
+async def test_sigint_stops_it_as_well(running: tuple[ServerProcess, int]) -> None:
+    """Ctrl-C on a terminal; a second one changes nothing."""
+    process, _ = running
+    process.process.send_signal(signal.SIGINT)
+    process.process.send_signal(signal.SIGINT)
+    assert await process.ended() == 0
+
+
+async def test_while_it_stops_it_takes_nothing_new(running: tuple[ServerProcess, int]) -> None:
+    """Who is still connected is told 503; one that does not leave is cut off when the time is over (T10)."""
+    process, port = running
+    async with EventStream(port, token=USER) as stream, Wire(port) as wire:
+        await stream.welcome()
+        wire.send(request_bytes("GET", "/healthz", {"Host": "x"}))
+        assert (await wire.read_response()).status == 200
+        process.terminate()
+        await next_of(stream, "closing")  # and does not leave
+        body = json.dumps(event()).encode()
+        headers = {"Host": "x", "Authorization": f"Bearer {PUBLISHER}", "Content-Length": str(len(body))}
+        answers: list[Response] = []
+        for request in (request_bytes("GET", "/readyz", {"Host": "x"}), request_bytes("POST", "/v1/events", headers, body)):
+            wire.send(request)
+            answers.append(await wire.read_response())
+        assert [answer.error() for answer in answers] == [(503, "unavailable", None)] * 2
+        assert await process.ended() == 0
+
+
+async def test_a_part_that_fails_ends_the_server(on_mongodb: tuple[str, ...]) -> None:
+    """A defect never goes unseen: it is logged, everybody is sent away, and the status is 1."""
+    script = """
+import sys
+import server
+async def fail(appender):
+    raise ZeroDivisionError("a defect")
+server.Appender.run = fail
+sys.exit(server.main(sys.argv[1:], {}))
+"""
+    async with ServerProcess("--port=0", *on_mongodb, start=("-c", script)) as process:
+        assert await process.ended() == 1
+        assert "appender failed" in process.log
+        assert "ZeroDivisionError: a defect" in process.log
+
+
+# ---- its own MongoDB
+
+
+async def test_its_own_mongodb_lives_and_ends_with_it(tmp_path: Path) -> None:
+    """Killed, mongod is started again and everything goes on; a publish under way at SIGTERM is answered; no process is left (X1, L5)."""
+    async with ServerProcess(f"--data_dir={tmp_path}", "--drain_seconds=2") as process:
+        port = await process.port()
+        first = mongod_of(tmp_path)
+        async with EventStream(port, token=USER) as stream:
+            await stream.welcome()
+            assert (await publish(port, event(1), PUBLISHER)).status == 202
+            os.kill(first, signal.SIGKILL)
+            while (await publish(port, event(2, id="2"), PUBLISHER)).status == 503:
+                pass
+            assert [(await stream.next()).json()["n"] for _ in range(2)] == [1, 2]
+            second = mongod_of(tmp_path)
+            assert second != first
+            os.kill(second, signal.SIGSTOP)
+            under_way = asyncio.ensure_future(publish(port, event(3), PUBLISHER))
+            for _ in range(2):  # asked later, answered: so the publish was read
+                await get(port, "/healthz")
+            process.terminate()
+            await wait_until(lambda: _refuses(port), "it accepts no more connections")
+            os.kill(second, signal.SIGCONT)
+            assert (await under_way).status == 202
+            assert (await next_of(stream, "closing")).json()["code"] == 1012
+        assert await process.ended() == 0
+        assert not runs(second)
+
+
+def _refuses(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+async def test_killed_it_leaves_no_process_behind(tmp_path: Path) -> None:
+    """After kill -9 its mongod ends as well, and the next server finds the log as it was (X1)."""
+    async with ServerProcess(f"--data_dir={tmp_path}") as process:
+        port = await process.port()
+        mongod = mongod_of(tmp_path)
+        assert (await publish(port, event(1), PUBLISHER)).status == 202
+        process.process.kill()
+        assert await process.ended() == -signal.SIGKILL
+    await wait_until(lambda: not runs(mongod), "its mongod has ended", 20)
+    async with ServerProcess(f"--data_dir={tmp_path}") as process:
+        async with EventStream(await process.port(), "?from=earliest", token=USER) as stream:
+            await stream.welcome()
+            assert (await stream.next()).json() == {"n": 1}
+        process.terminate()
+        assert await process.ended() == 0
+
+
+async def test_a_data_directory_that_cannot_be_used_ends_the_start_with_one_line(tmp_path: Path) -> None:
+    """One line that says which, and exit status 1."""
+    (tmp_path / "file").write_text("")
+    async with ServerProcess(f"--data_dir={tmp_path / 'file'}") as process:
+        assert await process.ended() == 1
+        assert re.fullmatch(r"tailcast: [^\n]*file[^\n]*\n", process.log)
+
+
+# ---- the demo
+
+
+def shown_path(path: Path) -> str:
+    """Return a path as it is shown by a server that runs in the root of the project."""
+    return os.path.relpath(path, ROOT)
+
+
+async def test_the_demo_shows_where_to_look(tmp_path: Path) -> None:
+    """Its tokens work, its feed goes on by itself, and it is not ready while its MongoDB hangs (X1, O2)."""
+    arguments = (
+        "--demo",
+        f"--data_dir={tmp_path}",
+        "--log_level=DEBUG",
+        "--append_seconds=0.1",
+        "--ready_lag_seconds=0.1",
+        "--drain_seconds=1",
+    )
+    directory = shown_path(tmp_path)
+    async with ServerProcess(*arguments, environment={}) as process:
+        port = await process.port()
+        assert f'curl -N -H "Authorization: Bearer $(cat {directory}/demo-user.token)" http://127.0.0.1:{port}/v1/stream' in process.output
+        assert process.output.endswith(f"listening on http://127.0.0.1:{port}\n")
+        user, publisher = ((tmp_path / f"demo-{name}.token").read_text() for name in ("user", "publisher"))
+        for name in ("demo.secret", "demo-user.token", "demo-publisher.token"):
+            assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+        async with EventStream(port, "?types=price:update,greeting", token=user) as stream:
+            await stream.welcome()
+            assert (await next_of(stream, "price:update")).json()["symbol"] == "AAPL"
+            assert (await publish(port, event("hello", type="greeting"), publisher)).status == 202
+            assert (await next_of(stream, "greeting")).json() == {"n": "hello"}
+        mongod = mongod_of(tmp_path)
+        os.kill(mongod, signal.SIGSTOP)
+        await process.logged("demo event not published")
+        assert (await get(port, "/readyz")).error() == (503, "unavailable", None)
+        os.kill(mongod, signal.SIGCONT)
+
+
+def test_the_demos_secret_is_made_once(tmp_path: Path) -> None:
+    """The next start uses the same, so that tokens handed out before still hold."""
+    data_dir = tmp_path / "data"
+    first = server.with_demo_secret({"A": "b"}, data_dir)
+    assert first["A"] == "b"
+    assert len(first["TAILCAST_JWT_SECRET"]) >= 32
+    assert server.with_demo_secret({}, data_dir)["TAILCAST_JWT_SECRET"] == first["TAILCAST_JWT_SECRET"]
+    assert stat.S_IMODE((data_dir / "demo.secret").stat().st_mode) == 0o600
+
+
+def test_the_demo_makes_no_tokens_without_a_secret_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the operator's public key only the operator can sign; the demo says so, and writes nothing."""
+    server._show_demo("http://127.0.0.1:1", Settings(data_dir=tmp_path, jwt_algorithms=("RS256",)))
+    assert "make one for user demo" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+async def test_the_demo_takes_the_operators_key(on_mongodb: tuple[str, ...], tmp_path: Path) -> None:
+    """A public key among the arguments is the only key: no secret is made beside it."""
+    key = ed25519.Ed25519PrivateKey.generate().public_key()
+    pem = tmp_path / "key.pem"
+    pem.write_bytes(key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+    arguments = ("--demo", f"--data_dir={tmp_path / 'data'}", f"--jwt_public_key={pem}", "--jwt_algorithms=EdDSA")
+    async with ServerProcess(*on_mongodb, *arguments, environment={}) as process:
+        await process.port()
+        assert "checked with your own key" in process.output
+        assert not (tmp_path / "data").exists()
