@@ -1,0 +1,1 @@
+"""The benchmarks N1 to N13: `python -m tests.bench --help`."""
