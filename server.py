@@ -8,26 +8,20 @@ import logging
 import os
 import random
 import resource
-import secrets
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import jwt
 from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
-from tornado.web import Application
 
+import demo
 import logs
-from channels import demo
-from handlers.base import DISCARDED_BYTES, Unknown
+from handlers.application import RESERVED_FILES, http_server
 from handlers.credentials import TokenVerifier
-from handlers.routes import ROUTES
 from handlers.services import Limits, Services
 from handlers.sockets import Poller
 from hub.errors import NotReady
@@ -43,16 +37,11 @@ from storage.mongo import Database
 logger = logging.getLogger("tailcast.server")
 
 BACKLOG = 4096  # connections that wait to be accepted: all clients of another server may come at once
-IDLE_SECONDS = 75  # a keep-alive connection without a request, or a request that does not arrive
-MAX_HEADERS_BYTES = 64 << 10  # beyond this the connection is cut; the handlers refuse less than that with an answer
 PROBE_SECONDS = 1.0  # how long readyz believes that the log could be appended to
 FLUSH_SECONDS = 0.02  # between looks at what is still to be sent when stopping
-DEMO_SECONDS = 1.0  # between sample events
-DEMO_TOKEN_SECONDS = 30 * 86400
-RESERVED_FILES = 256  # descriptors that are not connections: MongoDB, the log, the listening sockets
-# Handlers and requests refer to each other, so every request is garbage that only the cyclic collector finds. At its default of 700
-# allocations it ran through 10 to 28 % of the samples of a plain Tornado server.
-GC_THRESHOLDS = (20_000, 20, 50)
+# Hardly anything here is garbage that only the cyclic collector finds, and ten thousand connections are much to go through: at Python's
+# default of 700 allocations it did so during a tenth of the time in which clients connect.
+GC_THRESHOLDS = (50_000, 100, 100)
 
 
 class Server:
@@ -74,6 +63,12 @@ class Server:
         self._tasks: dict[asyncio.Task[None], str] = {}  # what runs as long as the server does
         self._probed_at = -PROBE_SECONDS  # when the log was appended to last, to see whether it can be
 
+    @property
+    def url(self) -> str:
+        """Where it listens; an IPv6 address stands in brackets (RFC 3986 section 3.2.2)."""
+        address = self.settings.address
+        return f"http://[{address}]:{self.port}" if ":" in address else f"http://{address}:{self.port}"
+
     async def run(self) -> int:
         """Serve until SIGTERM, SIGINT, or a defect; return the exit status."""
         loop = asyncio.get_running_loop()
@@ -82,7 +77,7 @@ class Server:
         try:
             if not await self._start():
                 return 0
-            print(f"listening on http://{self.settings.address}:{self.port}", flush=True)
+            print(f"listening on {self.url}", flush=True)
             return await self._serve()
         except (EmbeddedMongoDBError, StorageError, OSError) as error:
             print(f"tailcast: {error}", file=sys.stderr)
@@ -135,19 +130,19 @@ class Server:
         services = Services(
             hub=hub,
             appender=appender,
-            verifier=_verifier(settings),
+            verifier=make_verifier(settings),
             poller=Poller(asyncio.get_running_loop()),
-            limits=_limits(settings),
+            limits=make_limits(settings),
             ready=lambda: self._ready(log),
             allowed_origins=frozenset(settings.allowed_origins),
         )
-        self._http = _http_server(services)
+        self._http = http_server(services)
         self._services = services
         self._http.add_sockets(sockets)
         self.port = sockets[0].getsockname()[1]
         if settings.demo:
-            self._run("demo feed", _feed(appender))
-            _show_demo(f"http://{settings.address}:{self.port}", settings)
+            self._run("demo feed", demo.feed(appender))
+            demo.show(self.url, settings.data_dir, settings.jwt_secret if "HS256" in settings.jwt_algorithms else "")
         gc.collect()
         gc.freeze()  # what is here now stays: the collector need not look at it again
         gc.set_threshold(*GC_THRESHOLDS)
@@ -199,6 +194,8 @@ class Server:
             services.appender.close()
             await self._within(services.appender.drained)
             # Tell every client to come back, at moments spread over the window, and let the last bytes leave.
+            for conversation in list(services.waiting):
+                conversation.send_away()
             services.hub.drain(self.settings.drain_seconds, random.random)
             await self._within(lambda: not len(services.poller))
             await http.close_all_connections()
@@ -242,7 +239,8 @@ def _files_allowed() -> int:
     return hard
 
 
-def _verifier(settings: Settings) -> TokenVerifier:
+def make_verifier(settings: Settings) -> TokenVerifier:
+    """Return a verifier with the keys that are set; without any it refuses every token."""
     keys = {name: settings.jwt_secret if name == "HS256" else settings.jwt_public_key for name in settings.jwt_algorithms}
     if not keys:
         logger.warning("no key is set to check tokens with: every token will be refused; see jwt_secret and jwt_public_key")
@@ -255,7 +253,8 @@ def _verifier(settings: Settings) -> TokenVerifier:
     )
 
 
-def _limits(settings: Settings) -> Limits:
+def make_limits(settings: Settings) -> Limits:
+    """Return what handlers hold clients to."""
     return Limits(
         max_body_bytes=settings.max_body_bytes,
         max_event_bytes=min(settings.max_event_bytes, settings.log_bytes // 2),  # the log must be able to hold it
@@ -266,77 +265,6 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-class _HTTPServer(HTTPServer):
-    """Tornado's server, which keeps some descriptors free: without any it could not even refuse, and would try again without a pause."""
-
-    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """Close a connection for which there is no room; the kernel gives out the lowest number that is free."""
-        _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if stream.socket.fileno() >= allowed - RESERVED_FILES // 2:
-            stream.close()
-        else:
-            super().handle_stream(stream, address)
-
-
-def _http_server(services: Services) -> HTTPServer:
-    application = Application(list(ROUTES), services=services, default_handler_class=Unknown, log_function=lambda handler: None)
-    return _HTTPServer(
-        application,
-        idle_connection_timeout=IDLE_SECONDS,
-        body_timeout=IDLE_SECONDS,
-        max_header_size=MAX_HEADERS_BYTES,
-        max_body_size=1 << 40,  # handlers know their own limits, and answer with 413 where Tornado would cut the connection
-        max_buffer_size=services.limits.max_body_bytes + DISCARDED_BYTES,
-    )
-
-
-# The demo
-
-
-async def _feed(appender: Appender) -> None:
-    """Publish a sample event a second."""
-    for event in demo.events():
-        try:
-            await appender.append([event])
-        except StorageError as error:
-            logger.debug("demo event not published: %s", error)
-        await asyncio.sleep(DEMO_SECONDS)
-
-
-def with_demo_secret(settings: Mapping[str, str], data_dir: Path) -> dict[str, str]:
-    """Return the environment with a secret for the demo's tokens, kept in the data directory."""
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = data_dir / "demo.secret"
-    if not path.exists():
-        _write_private(path, secrets.token_urlsafe(48))
-    return {**settings, "TAILCAST_JWT_SECRET": path.read_text()}
-
-
-def _show_demo(url: str, settings: Settings) -> None:
-    """Make tokens to look around with, and print where to look."""
-    if "HS256" not in settings.jwt_algorithms:
-        print("The demo feed runs. Tokens are checked with your own key, so make one for user demo of org demo.")
-        return
-    user = {"sub": demo.USER, "org": demo.ORG, "entity": demo.ENTITY}
-    publisher = {"sub": demo.PUBLISHER, "roles": ["publisher"]}
-    for name, claims in (("user", user), ("publisher", publisher)):
-        token = jwt.encode({**claims, "exp": int(time.time()) + DEMO_TOKEN_SECONDS}, settings.jwt_secret, algorithm="HS256")
-        _write_private(settings.data_dir / f"demo-{name}.token", token)
-    directory = os.path.relpath(settings.data_dir)
-    print(
-        "A demo feed publishes sample events of every family. Watch it, and add to it, from another terminal:\n"
-        f'  curl -N -H "Authorization: Bearer $(cat {directory}/demo-user.token)" {url}/v1/stream\n'
-        f'  curl -H "Authorization: Bearer $(cat {directory}/demo-publisher.token)" -H "Content-Type: application/json" \\\n'
-        '    -d \'{"topic": "hello", "type": "greeting", "audience": ["public"], "data": {"text": "hello"}}\' \\\n'
-        f"    {url}/v1/events"
-    )
-
-
-def _write_private(path: Path, text: str) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-
-
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run a server with these arguments; return the exit status: 0 after an ordered stop, 2 if a setting is wrong, else 1."""
     if help_requested(argv):
@@ -345,7 +273,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         settings = read_settings(argv, environ)
         if settings.demo and not settings.jwt_algorithms:
-            settings = read_settings(argv, with_demo_secret(environ, settings.data_dir))
+            settings = read_settings(argv, demo.with_secret(environ, settings.data_dir))
     except SettingsError as error:
         print(f"tailcast: {error}", file=sys.stderr)
         return 2

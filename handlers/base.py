@@ -221,7 +221,7 @@ def translate(error: BaseException | None) -> TailcastError:
     if isinstance(error, TailcastError):
         return error
     if isinstance(error, Unavailable):
-        return NotReady(f"the event was not acknowledged: {error}", retry_after=RETRY_AFTER_SECONDS)
+        return NotReady(f"nothing is acknowledged: {error}", retry_after=RETRY_AFTER_SECONDS)
     if isinstance(error, Overloaded):
         return NotReady(str(error), retry_after=RETRY_AFTER_SECONDS)
     if isinstance(error, HTTPError):

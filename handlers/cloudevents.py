@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from handlers.events import EventIn, check_each, parse_with
+from handlers.events import EventIn, attempt, is_array, parse_with
 from hub.errors import InvalidEvent
 from hub.subscriptions import is_topic
 
@@ -43,18 +43,16 @@ _one = msgspec.json.Decoder(CloudEvent)
 _many = msgspec.json.Decoder(list[CloudEvent])
 
 
-def parse(body: bytes, *, batch: bool) -> list[EventIn]:
-    """Return the events of a body in structured or batched mode.
+def parse(body: bytes, *, batch: bool) -> list[EventIn | InvalidEvent]:
+    """Return the events of a body in structured or batched mode; in the place of one that is none, what is wrong with it.
 
     Raises:
         BadRequest: If it is not JSON.
-        InvalidEvent: If one is no CloudEvent 1.0 with an audience.
+        InvalidEvent: If it is an array where one event is expected, or the other way round.
     """
-    several = body.lstrip(b" \t\r\n").startswith(b"[")
-    if several != batch:
+    if is_array(body) != batch:
         raise InvalidEvent(f"expected {'an array' if batch else 'one object'} with this media type")
-    given = parse_with(body, _one, _many)
-    return check_each(given, lambda event, _: _event(event)) if batch else [_event(given[0])]
+    return [attempt(_event, given) for given in parse_with(body, _one, _many)]
 
 
 def _event(given: CloudEvent) -> EventIn:

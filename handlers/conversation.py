@@ -30,6 +30,7 @@ from hub.connection import Connection
 from hub.errors import (
     NORMAL,
     POLICY,
+    RESTART,
     UNAUTHENTICATED,
     BadRequest,
     Forbidden,
@@ -92,6 +93,7 @@ class Conversation:
         if principal is not None:
             self._open(principal, handshake)
         elif self._sink.offer(handshake):
+            self._services.waiting.add(self)
             seconds = self._services.limits.auth_seconds
             if seconds < float("inf"):
                 self._deadline = asyncio.get_running_loop().call_later(seconds, self._refuse_silence)
@@ -108,6 +110,10 @@ class Conversation:
     def _refuse_silence(self) -> None:
         self._deadline = None
         self._end_unauthenticated(UNAUTHENTICATED, "no credential came in time")
+
+    def send_away(self) -> None:
+        """Tell a client that has not sent its credential yet that the server restarts."""
+        self._end_unauthenticated(RESTART, "the server restarts", retry_ms=self._services.jitter_ms())
 
     # The sink, while there is no connection; the connection's inbox afterwards
 
@@ -181,9 +187,9 @@ class Conversation:
         principal = self._services.verifier.principal(message.token)
         connection = self.connection
         if connection is None:
-            if self._services.stopping or not self._services.hub.has_room():
-                raise NotReady("the server takes no more connections")
             self._stop_waiting()
+            if not self._services.has_room():
+                raise NotReady("the server takes no more connections")
             self._open(principal)
             return
         if principal.user != connection.principal.user:
@@ -275,17 +281,25 @@ class Conversation:
         else:
             self._end_unauthenticated(code, reason, farewell=farewell)
 
-    def _end_unauthenticated(self, code: int, reason: str, error: dict[str, Any] | None = None, farewell: bytes | None = None) -> None:
+    def _end_unauthenticated(
+        self,
+        code: int,
+        reason: str,
+        error: dict[str, Any] | None = None,
+        farewell: bytes | None = None,
+        retry_ms: int | None = None,
+    ) -> None:
         """End a conversation that never had a connection: nothing of the hub is involved."""
         self.on_closed()
         said = WEBSOCKET.message("error", error) if error else b""
-        self._sink.finish(farewell if farewell is not None else said + WEBSOCKET.closing(code, reason, None))
+        self._sink.finish(farewell if farewell is not None else said + WEBSOCKET.closing(code, reason, retry_ms))
         asyncio.get_running_loop().call_later(LINGER_SECONDS, self._sink.abort)
         logger.info(
             "refused", extra={"fields": {"correlationId": self._correlation_id, "transport": "websocket", "reason": reason, "code": code}}
         )
 
     def _stop_waiting(self) -> None:
+        self._services.waiting.discard(self)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -44,25 +44,28 @@ _one = msgspec.json.Decoder(EventIn)
 _many = msgspec.json.Decoder(list[EventIn])
 
 
-def parse(body: bytes) -> list[EventIn]:
-    """Return the events of a JSON body: one, or an array.
+def parse(body: bytes) -> list[EventIn | InvalidEvent]:
+    """Return the events of a JSON body: one, or an array; in the place of one that is not of this shape, what is wrong with it.
 
     Raises:
         BadRequest: If it is not JSON.
-        InvalidEvent: If an event is not of this shape; of an array, names every one that is not.
     """
     return parse_with(body, _one, _many)
 
 
 def parse_with(body: bytes, one: msgspec.json.Decoder[Any], many: msgspec.json.Decoder[Any]) -> list[Any]:
-    """Return what is in a JSON body, one value or an array, by these decoders; raises like `parse`."""
-    several = body.lstrip(b" \t\r\n").startswith(b"[")
+    """Return what is in a JSON body, one value or an array, by these decoders; see `parse`."""
     try:
-        return _decode_array(body, one, many) if several else [_decode_piece(one, body)]
+        return _decode_array(body, one, many) if is_array(body) else [attempt(_decode_piece(one), body)]
     except RecursionError:
         raise BadRequest("the body is nested too deeply") from None
     except msgspec.DecodeError as error:
         raise BadRequest(f"the body is not JSON: {str(error)[:200]}") from None
+
+
+def is_array(body: bytes) -> bool:
+    """Tell whether a JSON body is an array."""
+    return body.lstrip(b" \t\r\n").startswith(b"[")
 
 
 def _decode_array(body: bytes, one: msgspec.json.Decoder[Any], many: msgspec.json.Decoder[Any]) -> list[Any]:
@@ -70,14 +73,27 @@ def _decode_array(body: bytes, one: msgspec.json.Decoder[Any], many: msgspec.jso
         return list(many.decode(body))
     except msgspec.ValidationError:  # of the first bad event; one by one they are all found
         pieces: list[msgspec.Raw] = msgspec.json.decode(body, type=list[msgspec.Raw])
-        return check_each(pieces, lambda piece, _: _decode_piece(one, piece))
+        return [attempt(_decode_piece(one), piece) for piece in pieces]
 
 
-def _decode_piece(decoder: msgspec.json.Decoder[Any], piece: bytes | msgspec.Raw) -> Any:
+def _decode_piece(decoder: msgspec.json.Decoder[Any]) -> Callable[[bytes | msgspec.Raw], Any]:
+    def decode(piece: bytes | msgspec.Raw) -> Any:
+        try:
+            return decoder.decode(piece)
+        except msgspec.ValidationError as error:
+            raise fault(error) from None
+
+    return decode
+
+
+def attempt(make: Callable[[Any], Any], value: Any) -> Any:
+    """Return what is made of a value, or what is wrong with it; what was wrong before stays so."""
+    if isinstance(value, InvalidEvent):
+        return value
     try:
-        return decoder.decode(piece)
-    except msgspec.ValidationError as error:
-        raise fault(error) from None
+        return make(value)
+    except InvalidEvent as error:
+        return error
 
 
 def fault(error: msgspec.ValidationError) -> InvalidEvent:
@@ -99,31 +115,7 @@ def described(error: msgspec.ValidationError) -> tuple[str, str | None]:
     return text[:300], path[:300] or None
 
 
-def check_each(items: Sequence[Any], check: Callable[[Any, int], Any]) -> list[Any]:
-    """Return `check(item, index)` for all items.
-
-    Raises:
-        InvalidEvent: If one of them raised it. With several items it lists all that did, with their places.
-    """
-    checked, faults = [], {}
-    for index, item in enumerate(items):
-        try:
-            checked.append(check(item, index))
-        except InvalidEvent as error:
-            faults[index] = error
-    if not faults:
-        return checked
-    index, first = next(iter(faults.items()))
-    details: list[dict[str, object]] = [{"index": place, "field": error.field, "message": str(error)} for place, error in faults.items()]
-    where = f"[{index}].{first.field}" if first.field else f"[{index}]"
-    raise InvalidEvent(
-        f"{len(faults)} of {len(items)} events cannot be taken, and so none was; event {index}: {first}",
-        field=where,
-        details=details[:MAX_FAULTS],
-    )
-
-
-def accept(given: list[EventIn], publisher: Principal, *, max_event_bytes: int, correlation_id: str) -> list[NewEvent]:
+def accept(given: Sequence[EventIn | InvalidEvent], publisher: Principal, *, max_event_bytes: int, correlation_id: str) -> list[NewEvent]:
     """Return checked events, ready to be appended.
 
     Raises:
@@ -132,14 +124,27 @@ def accept(given: list[EventIn], publisher: Principal, *, max_event_bytes: int, 
     """
     if not given:
         raise InvalidEvent("expected at least one event, not an empty array")
-
-    def check(event: EventIn, index: int) -> NewEvent:
-        size = memoryview(event.data).nbytes
+    for index, event in enumerate(given):
+        size = 0 if isinstance(event, InvalidEvent) else memoryview(event.data).nbytes
         if size > max_event_bytes:
-            raise TooLarge(f"data has {size} bytes, the limit is {max_event_bytes}", field=f"[{index}].data")
-        return _accept(event, publisher, correlation_id)
+            field = "data" if len(given) == 1 else f"[{index}].data"
+            raise TooLarge(f"data has {size} bytes, the limit is {max_event_bytes}", field=field)
+    checked = [attempt(lambda event: _accept(event, publisher, correlation_id), event) for event in given]
+    faults = {index: event for index, event in enumerate(checked) if isinstance(event, InvalidEvent)}
+    if faults:
+        raise faults[0] if len(given) == 1 else _together(faults, len(given))
+    return checked
 
-    return [check(given[0], 0)] if len(given) == 1 else check_each(given, check)
+
+def _together(faults: Mapping[int, InvalidEvent], count: int) -> InvalidEvent:
+    """Return one error for all events of a batch that cannot be taken."""
+    index, first = next(iter(faults.items()))
+    details: list[dict[str, object]] = [{"index": place, "field": error.field, "message": str(error)} for place, error in faults.items()]
+    return InvalidEvent(
+        f"{len(faults)} of {count} events cannot be taken, and so none was; event {index}: {first}",
+        field=f"[{index}].{first.field}" if first.field else f"[{index}]",
+        details=details[:MAX_FAULTS],
+    )
 
 
 def _accept(event: EventIn, publisher: Principal, correlation_id: str) -> NewEvent:

@@ -6,7 +6,7 @@ import logging
 
 from handlers import cloudevents, events
 from handlers.base import Handler
-from hub.errors import BadRequest, TooLarge, UnsupportedMedia
+from hub.errors import BadRequest, InvalidEvent, TooLarge, UnsupportedMedia
 
 logger = logging.getLogger("tailcast.handlers")
 
@@ -39,13 +39,13 @@ class Publish(Handler):
         self.answer({"events": [{"id": one.id, "duplicate": one.duplicate} for one in receipts]}, status=202)
 
 
-def parse(body: bytes, content_type: str) -> list[events.EventIn]:
-    """Return the events of a body by its media type.
+def parse(body: bytes, content_type: str) -> list[events.EventIn | InvalidEvent]:
+    """Return the events of a body by its media type; in the place of one that is none, what is wrong with it.
 
     Raises:
         UnsupportedMedia: If that is none that is understood.
         BadRequest: If the body is not JSON in UTF-8.
-        InvalidEvent: If an event is not of the right shape.
+        InvalidEvent: If it is an array where the media type says one event, or the other way round.
     """
     media_type = content_type.partition(";")[0].strip().lower()
     try:

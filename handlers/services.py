@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Protocol
 
 from handlers.credentials import TokenVerifier
 from handlers.sockets import Poller
@@ -26,6 +27,13 @@ class Limits:
     auth_seconds: float
 
 
+class Waiting(Protocol):
+    """A client that the hub does not know yet."""
+
+    def send_away(self) -> None:
+        """Tell it to come back."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Services:
     """The parts of the server.
@@ -41,8 +49,13 @@ class Services:
     ready: Callable[[], Awaitable[None]]
     allowed_origins: frozenset[str] = frozenset()
     stopping: bool = False
+    waiting: set[Waiting] = field(default_factory=set)  # WebSockets that have not sent their credential yet
     make_id: Callable[[], str] = field(default_factory=lambda: _ids())
     jitter_ms: Callable[[], int] = field(default=lambda: 1000 + random.randrange(4000))
+
+    def has_room(self) -> bool:
+        """Tell whether one more client may connect."""
+        return not self.stopping and self.hub.has_room(len(self.waiting))
 
 
 def _ids() -> Callable[[], str]:

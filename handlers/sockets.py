@@ -62,7 +62,7 @@ class Poller:
     """Waits for all sinks' sockets in one epoll, which the event loop watches like any other descriptor.
 
     Args:
-        loop: where everything is called; an epoll is itself pollable, also by uvloop.
+        loop: where everything is called; an epoll is itself pollable.
         clock: seconds, never going back.
         unsent_bytes: what the kernel may hold unsent for one client; 0 leaves it to the system.
     """

@@ -17,6 +17,7 @@ from hub.formats import SSE, SSE_UNCHUNKED, SseFormat
 from hub.subscriptions import EVERYTHING, Subscription, is_bound, make_subscription
 
 MAX_TOPICS = 100
+MAX_BEHIND_BYTES = 1 << 20  # more than Tornado reads ahead
 PARAMETERS = ("topics", "types", "sources", "from", "lastEventId", "token")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -29,7 +30,7 @@ class Stream(Handler):
         principal = self.principal()
         subscriptions = self._subscriptions()
         start = await self._start()
-        if self.services.stopping or not self.services.hub.has_room():
+        if not self.services.has_room():
             self._come_back_later()
             return
         format = SSE if self.request.version == "HTTP/1.1" else SSE_UNCHUNKED
@@ -43,7 +44,7 @@ class Stream(Handler):
 
     def _subscriptions(self) -> frozenset[Subscription]:
         """Return what the query selects: each of its topics with all of its filters."""
-        arguments = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        arguments = {name: ",".join(self.get_query_arguments(name)) for name in self.request.query_arguments}
         bounds = {name: value for name, value in arguments.items() if is_bound(name)}
         unknown = [name for name in arguments if name not in PARAMETERS and name not in bounds]
         if unknown:
@@ -114,7 +115,7 @@ def take_socket(handler: Handler) -> tuple[socket.socket, bytes] | None:
     if stream.closed():
         return None
     # Done at once with what is there; with nothing there it stays undone, and is forgotten here.
-    behind = asyncio.ensure_future(stream.read_bytes(65536, partial=True))
+    behind = asyncio.ensure_future(stream.read_bytes(MAX_BEHIND_BYTES, partial=True))
     if stream.closed():
         behind.exception()
         return None

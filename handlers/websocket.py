@@ -43,7 +43,7 @@ class WebSocket(Handler):
         key = self._key()
         offered = [part.strip() for part in self.request.headers.get("Sec-WebSocket-Protocol", "").split(",") if part.strip()]
         principal = self._asking(offered)
-        if self.services.stopping or not self.services.hub.has_room():
+        if not self.services.has_room():
             raise NotReady("the server takes no more connections", retry_after=5)
         taken = take_socket(self)
         if taken is None:
@@ -63,6 +63,8 @@ class WebSocket(Handler):
         super().write_error(status_code, **options)
 
     def _key(self) -> str:
+        if self.request.version == "HTTP/1.0":  # RFC 6455 section 4.1, and a proxy that was not told to speak HTTP/1.1
+            raise BadRequest("expected a WebSocket handshake over HTTP/1.1, not HTTP/1.0")
         headers = self.request.headers
         tokens = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
         if headers.get("Upgrade", "").lower() != "websocket" or "upgrade" not in tokens:

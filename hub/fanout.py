@@ -26,6 +26,7 @@ class FanOut:
         self._router = router
         self._chunk_bytes = chunk_bytes
         self.delivered = 0  # entries handed to sinks, since the start
+        self.possible = 0  # what that would be if every send had held its whole piece
 
     def pieces(self, entries: list[Entry]) -> Iterator[list[Entry]]:
         """Cut a batch into pieces of about one chunk."""
@@ -56,6 +57,7 @@ class FanOut:
                 payloads[key] = (interest.format.join(parts), len(parts))
             payload, count = payloads[key]
             self.delivered += count * len(interest.attached)
+            self.possible += len(entries) * len(interest.attached)
             for connection in interest.attached:
                 if not connection.sink.offer(payload):
                     blocked.append(connection)

@@ -25,7 +25,8 @@ from storage.positions import RECREATED, Position
 logger = logging.getLogger("tailcast.storage")
 
 BATCH_ENTRIES = 1000
-GATHER_SECONDS = (0.002, 0.05)  # the least time passing on a batch must have taken for a rest, and the longest rest
+LEAST_REST_SECONDS = 0.002  # less is not worth a timer
+MOST_REST_SECONDS = 0.05
 AWAIT_SECONDS = 1.0  # how long MongoDB holds an empty read; below the time after which a silent MongoDB counts as lost
 BACKOFF_SECONDS = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)  # between attempts; the last one repeats
 EVICTED = "evicted"
@@ -38,8 +39,8 @@ class Receiver(Protocol):
     def start(self, head: Position) -> None:
         """Begin after `head`: what was appended before is not fed."""
 
-    def receive(self, entries: list[Entry]) -> None:
-        """Take the next entries, without a hole to the ones before."""
+    def receive(self, entries: list[Entry]) -> float:
+        """Take the next entries, without a hole to the ones before; return for how many seconds it pays to let more gather."""
 
     def lose(self, first: Entry, reason: str) -> None:
         """Learn that everything between the last entry and `first` is gone: evicted, or missing without an explanation."""
@@ -60,7 +61,7 @@ class Follower:
         self._receiver = receiver
         self._uuid: bytes | None = None  # of the log that is being followed; None until the first contact
         self._last = Position(0, 0)  # of the last entry received
-        self._spent = 0.0  # seconds that passing on the last batch took, until they were rested
+        self._rest = 0.0  # seconds that the receiver asked for after the last batch, until they were rested
         self._attempts = 0  # since a cursor lived or something was read last
         self.at_head_since: float | None = None  # loop time of the last proof that nothing was unread; None: none yet
 
@@ -123,19 +124,13 @@ class Follower:
             raise _CursorLost(f"expected entry {self._last.seq + 1}, got {new[0].seq} to {new[-1].seq}")
         self._last = Position(new[-1].seq, new[-1].ms)
         self._attempts = 0
-        began = asyncio.get_running_loop().time()
-        self._receiver.receive(new)
-        self._spent = asyncio.get_running_loop().time() - began
+        self._rest = self._receiver.receive(new)
 
     async def _let_gather(self) -> None:
-        """Rest as long as passing on the last batch took, if that was long: what is appended meanwhile shares the next one's cost.
-
-        Passing on to many connections costs one send each, however much it holds. Without a rest, small batches follow each other, and
-        sending them takes the processor from those who publish.
-        """
-        spent, self._spent = self._spent, 0.0
-        if spent >= GATHER_SECONDS[0]:
-            await asyncio.sleep(min(spent, GATHER_SECONDS[1]))
+        """Rest as long as the receiver asked for: what is appended meanwhile comes with the next batch."""
+        rest, self._rest = self._rest, 0.0
+        if rest >= LEAST_REST_SECONDS:
+            await asyncio.sleep(min(rest, MOST_REST_SECONDS))
 
     def _proved_at_head(self) -> None:
         self.at_head_since = asyncio.get_running_loop().time()

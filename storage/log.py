@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,14 +22,16 @@ CAPPED_GRANULARITY_BYTES = 256  # MongoDB rounds a capped collection's size up t
 UNLIMITED_DOCUMENTS = (1 << 31) - 1  # what MongoDB makes of a limit that is taken away again
 EPOCHS = "log_epochs"
 BARRIER = "log_barrier"
+ACKNOWLEDGED_TOKENS = 64  # the tail is a few groups behind at the most; beyond that it asks
 CONFIRM_PAUSES = (0.0, 0.0, 0.001, 0.005, 0.02, 0.1)  # seconds before each look for an entry that is not confirmed yet
+NO_TOKEN = 0  # of entries that no appender has made
 FIRST_ENTRY = {
     "_id": 1,
     "topic": "tailcast.log",
     "type": "log:created",
     "audience": [],
     "data": "{}",
-    "append": 0,
+    "append": NO_TOKEN,
 }
 
 
@@ -62,6 +65,8 @@ class Log:
         self._max_documents = max_documents
         self.uuid: bytes | None = None  # of the collection; None until open() was through once
         self._codec: PositionCodec | None = None  # of the collection with that UUID
+        self._inserting: dict[int, asyncio.Future[None]] = {}  # append tokens of inserts without an answer yet
+        self._acknowledged: deque[int] = deque(maxlen=ACKNOWLEDGED_TOKENS)  # of the last ones that were confirmed, newest last
 
     @property
     def codec(self) -> PositionCodec:
@@ -180,7 +185,16 @@ class Log:
         uuid = uuid or self.uuid
         if uuid is None:
             raise Unavailable("the log is not open yet")
-        return await self._insert(documents, uuid)
+        token = documents[0]["append"]
+        answered = asyncio.get_running_loop().create_future()
+        self._inserting[token] = answered
+        try:
+            reply = await self._insert(documents, uuid)
+            self._acknowledged.append(token)
+            return reply
+        finally:
+            del self._inserting[token]
+            answered.set_result(None)
 
     async def _insert(self, documents: Sequence[Document], uuid: bytes) -> Document:
         """Insert into this very collection: by its name alone, MongoDB would make an ordinary one in the place of one that was dropped,
@@ -218,6 +232,8 @@ class Log:
         Raises:
             Unavailable: If that could not be learned.
         """
+        if await self._is_acknowledged(document["append"]):
+            return True
         if operation_time is None:
             await self.barrier()
             return True
@@ -238,6 +254,18 @@ class Log:
             # An entry can be seen a moment before the operation time includes it.
             operation_time = reply.get("operationTime", operation_time)
         return bool((await self.oldest()).seq > document["_id"])  # evicted meanwhile; or else rolled back, its number not yet used again
+
+    async def _is_acknowledged(self, token: int) -> bool:
+        """Tell whether MongoDB has acknowledged an insert of this process with this token; one under way is awaited.
+
+        This is no second road for events: it saves asking MongoDB for what it is just about to say.
+        """
+        if token == NO_TOKEN:
+            return False
+        answered = self._inserting.get(token)
+        if answered is not None:
+            await asyncio.wait({answered})
+        return token in self._acknowledged
 
     async def find(
         self,

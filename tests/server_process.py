@@ -15,7 +15,7 @@ from typing import Self
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
-SECONDS = 30  # for a start or an end on a busy machine; no passing test waits that long
+SECONDS = 60  # for a start or an end on a busy machine; no passing test waits that long
 START = ("server.py",)
 SECRET = "a secret for HS256, of more than 32 bytes"
 
@@ -37,6 +37,14 @@ class ServerProcess:
         self.log = ""  # of standard error so far
 
     async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        await self.end(signal.SIGTERM if kind is None else signal.SIGKILL)
+
+    async def start(self) -> None:
+        """Start it, and return at once: see `port`."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TAILCAST_")}
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -48,12 +56,12 @@ class ServerProcess:
             stderr=asyncio.subprocess.PIPE,
         )
         self._readers = [asyncio.create_task(self._read("output")), asyncio.create_task(self._read("log"))]
-        return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    async def end(self, number: signal.Signals) -> int:
+        """Send it a signal that ends it, unless it has ended already, and return its exit status."""
         with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM if kind is None else signal.SIGKILL)
-        await self.ended()
+            self.process.send_signal(number)
+        return await self.ended()
 
     async def _read(self, name: str) -> None:
         stream = self.process.stdout if name == "output" else self.process.stderr
@@ -61,10 +69,10 @@ class ServerProcess:
         while piece := await stream.read(65536):
             setattr(self, name, getattr(self, name) + piece.decode())
 
-    async def port(self) -> int:
-        """Return the port once the server says that it listens (X2)."""
+    async def port(self, host: str = r"127\.0\.0\.1") -> int:
+        """Return the port once the server says that it listens (X2), on this host as it stands in URLs."""
         found = await wait_until(
-            lambda: re.search(r"listening on http://127\.0\.0\.1:(\d+)\n", self.output) or self.process.returncode is not None,
+            lambda: re.search(rf"listening on http://{host}:(\d+)\n", self.output) or self.process.returncode is not None,
             "the server listens",
             SECONDS,
         )

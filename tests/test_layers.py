@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 
 # From the top down: each may import from those below it. The order of the files within a package is stated in
 # the docstring of its `__init__.py`.
-LAYERS = ("server", "handlers", "channels", "hub", "storage")
+LAYERS = ("server", "demo", "handlers", "channels", "hub", "storage")
+PACKAGES = tuple(name for name in (*LAYERS, "settings") if (ROOT / name).is_dir())
 
 # What only some files may import; a name stands for all modules within it, a place for all files within it.
 ONLY_IN = {
@@ -108,14 +109,14 @@ def test_layers_import_downwards_only() -> None:
     assert not upwards
 
 
-@pytest.mark.parametrize("package", [*LAYERS[1:], "settings"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_package_states_the_order_of_its_files(package: str) -> None:
     """Each file of a package has its place in the order that the package states."""
     files = sorted(path.stem for path in (ROOT / package).glob("*.py") if path.stem != "__init__")
     assert sorted(stated_order(package)) == files
 
 
-@pytest.mark.parametrize("package", [*LAYERS[1:], "settings"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_files_import_only_earlier_files_of_their_package(package: str) -> None:
     """Within a package a file imports only those before it, so that there is no cycle."""
     order = {name: place for place, name in enumerate(stated_order(package))}

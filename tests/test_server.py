@@ -8,21 +8,18 @@ import os
 import re
 import signal
 import socket
-import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pymongo
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
 
 import server
-from settings import DECLARATIONS, Settings
-from tests.handlers.assembly import PUBLISHER, USER, Assembly, token
-from tests.handlers.clients import EventStream, RawWebSocket, Response, SseEvent, Wire, event, get, publish, request_bytes, websocket
-from tests.server_process import ROOT, SECRET, ServerProcess, mongod_of, runs
+from settings import DECLARATIONS
+from tests.handlers.assembly import PUBLISHER, USER, token
+from tests.handlers.clients import EventStream, RawWebSocket, Response, Wire, event, get, publish, request_bytes, websocket
+from tests.server_process import SECRET, ServerProcess, mongod_of, runs
 from tests.waiting import wait_until
 
 
@@ -37,13 +34,6 @@ async def running(on_mongodb: tuple[str, ...]) -> AsyncIterator[tuple[ServerProc
     """A server that listens, and its port."""
     async with ServerProcess(*on_mongodb) as process:
         yield process, await process.port()
-
-
-async def next_of(stream: EventStream, type: str) -> SseEvent:
-    """Return the next event of a type."""
-    while (one := await stream.next()).type != type:
-        pass
-    return one
 
 
 # ---- starting
@@ -143,6 +133,25 @@ async def test_it_prints_one_line_when_it_can_serve(running: tuple[ServerProcess
         assert (await stream.next()).json() == {"n": 1}
 
 
+def has_ipv6() -> bool:
+    """Tell whether this machine can listen on IPv6; some containers cannot."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")
+async def test_an_ipv6_address_stands_in_brackets(on_mongodb: tuple[str, ...]) -> None:
+    """The line holds a URL that programs understand (RFC 3986, 3.2.2)."""
+    async with ServerProcess(*on_mongodb, "--address=::1") as process:
+        port = await process.port(r"\[::1\]")
+        assert process.output == f"listening on http://[::1]:{port}\n"
+        with socket.create_connection(("::1", port)):
+            pass
+
+
 async def test_two_servers_on_one_mongodb_are_one_system(running: tuple[ServerProcess, int], on_mongodb: tuple[str, ...]) -> None:
     """Publish on one, receive on the other, and resume on any (L11)."""
     _, first = running
@@ -158,7 +167,7 @@ async def test_two_servers_on_one_mongodb_are_one_system(running: tuple[ServerPr
             async with EventStream(port, token=USER, Last_Event_ID=received[0].id or "") as stream:
                 await stream.welcome()
                 # One server may have `live` between them: what the other took is behind its own head for a moment.
-                assert [(await next_of(stream, "order:fill")).json()["n"] for _ in range(2)] == [1, 2]
+                assert [(await stream.next_of("order:fill")).json()["n"] for _ in range(2)] == [1, 2]
         async with RawWebSocket(first, token=USER) as opened:
             await opened.next("welcome")
             await opened.ask({"type": "subscribe", "topic": "**", "position": received[1].id}, "subscribed")
@@ -192,31 +201,17 @@ async def test_nothing_of_a_token_is_logged(running: tuple[ServerProcess, int]) 
     assert SECRET not in process.log
 
 
-async def test_without_free_descriptors_connections_are_closed_at_once(
-    mongodb_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Some are kept for MongoDB and for refusing: a connection beyond them is closed before it is read."""
-    here = Assembly(mongodb_uri, database_name)
-    await here.start()
-    try:
-        assert (await get(here.port, "/healthz")).status == 200
-        monkeypatch.setattr(server, "RESERVED_FILES", 1 << 40)
-        async with Wire(here.port) as wire:
-            assert await wire.read_rest() == b""
-    finally:
-        await here.stop()
-
-
 # ---- stopping
 
 
 async def test_sigterm_sends_everybody_away_in_order(running: tuple[ServerProcess, int]) -> None:
-    """`closing` 1012 with the time to come back, on both transports; the ends are clean, and the status is 0 (T9, T10)."""
+    """`closing` 1012 with the time to come back, on both transports, to whoever has not sent its credential yet as well; the ends are
+    clean, and the status is 0 (T9, T10)."""
     process, port = running
-    async with EventStream(port, token=USER) as stream, websocket(port, USER) as opened:
+    async with EventStream(port, token=USER) as stream, websocket(port, USER) as opened, RawWebSocket(port) as unknown:
         await stream.welcome()
         process.terminate()
-        closing = await next_of(stream, "closing")
+        closing = await stream.next_of("closing")
         assert closing.json()["code"] == 1012
         assert closing.retry == closing.json()["retryMs"]
         assert 0 < closing.json()["retryMs"] <= 3000
@@ -224,6 +219,9 @@ async def test_sigterm_sends_everybody_away_in_order(running: tuple[ServerProces
         code, said = await opened.closed_with()
         assert code == 1012
         assert 0 < said["retryMs"] <= 3000
+        code, said = await unknown.closed_with()
+        assert code == 1012
+        assert 0 < said["retryMs"] <= 5000
     assert await process.ended() == 0
     with pytest.raises(ConnectionRefusedError):
         await get(port, "/healthz")
@@ -245,7 +243,7 @@ async def test_while_it_stops_it_takes_nothing_new(running: tuple[ServerProcess,
         wire.send(request_bytes("GET", "/healthz", {"Host": "x"}))
         assert (await wire.read_response()).status == 200
         process.terminate()
-        await next_of(stream, "closing")  # and does not leave
+        await stream.next_of("closing")  # and does not leave
         body = json.dumps(event()).encode()
         headers = {"Host": "x", "Authorization": f"Bearer {PUBLISHER}", "Content-Length": str(len(body))}
         answers: list[Response] = []
@@ -297,7 +295,7 @@ async def test_its_own_mongodb_lives_and_ends_with_it(tmp_path: Path) -> None:
             await wait_until(lambda: _refuses(port), "it accepts no more connections")
             os.kill(second, signal.SIGCONT)
             assert (await under_way).status == 202
-            assert (await next_of(stream, "closing")).json()["code"] == 1012
+            assert (await stream.next_of("closing")).json()["code"] == 1012
         assert await process.ended() == 0
         assert not runs(second)
 
@@ -330,70 +328,3 @@ async def test_a_data_directory_that_cannot_be_used_ends_the_start_with_one_line
     async with ServerProcess(f"--data_dir={tmp_path / 'file'}") as process:
         assert await process.ended() == 1
         assert re.fullmatch(r"tailcast: [^\n]*file[^\n]*\n", process.log)
-
-
-# ---- the demo
-
-
-def shown_path(path: Path) -> str:
-    """Return a path as it is shown by a server that runs in the root of the project."""
-    return os.path.relpath(path, ROOT)
-
-
-async def test_the_demo_shows_where_to_look(tmp_path: Path) -> None:
-    """Its tokens work, its feed goes on by itself, and it is not ready while its MongoDB hangs (X1, O2)."""
-    arguments = (
-        "--demo",
-        f"--data_dir={tmp_path}",
-        "--log_level=DEBUG",
-        "--append_seconds=0.1",
-        "--ready_lag_seconds=0.1",
-        "--drain_seconds=1",
-    )
-    directory = shown_path(tmp_path)
-    async with ServerProcess(*arguments, environment={}) as process:
-        port = await process.port()
-        assert f'curl -N -H "Authorization: Bearer $(cat {directory}/demo-user.token)" http://127.0.0.1:{port}/v1/stream' in process.output
-        assert process.output.endswith(f"listening on http://127.0.0.1:{port}\n")
-        user, publisher = ((tmp_path / f"demo-{name}.token").read_text() for name in ("user", "publisher"))
-        for name in ("demo.secret", "demo-user.token", "demo-publisher.token"):
-            assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
-        async with EventStream(port, "?types=price:update,greeting", token=user) as stream:
-            await stream.welcome()
-            assert (await next_of(stream, "price:update")).json()["symbol"] == "AAPL"
-            assert (await publish(port, event("hello", type="greeting"), publisher)).status == 202
-            assert (await next_of(stream, "greeting")).json() == {"n": "hello"}
-        mongod = mongod_of(tmp_path)
-        os.kill(mongod, signal.SIGSTOP)
-        await process.logged("demo event not published")
-        assert (await get(port, "/readyz")).error() == (503, "unavailable", None)
-        os.kill(mongod, signal.SIGCONT)
-
-
-def test_the_demos_secret_is_made_once(tmp_path: Path) -> None:
-    """The next start uses the same, so that tokens handed out before still hold."""
-    data_dir = tmp_path / "data"
-    first = server.with_demo_secret({"A": "b"}, data_dir)
-    assert first["A"] == "b"
-    assert len(first["TAILCAST_JWT_SECRET"]) >= 32
-    assert server.with_demo_secret({}, data_dir)["TAILCAST_JWT_SECRET"] == first["TAILCAST_JWT_SECRET"]
-    assert stat.S_IMODE((data_dir / "demo.secret").stat().st_mode) == 0o600
-
-
-def test_the_demo_makes_no_tokens_without_a_secret_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the operator's public key only the operator can sign; the demo says so, and writes nothing."""
-    server._show_demo("http://127.0.0.1:1", Settings(data_dir=tmp_path, jwt_algorithms=("RS256",)))
-    assert "make one for user demo" in capsys.readouterr().out
-    assert not list(tmp_path.iterdir())
-
-
-async def test_the_demo_takes_the_operators_key(on_mongodb: tuple[str, ...], tmp_path: Path) -> None:
-    """A public key among the arguments is the only key: no secret is made beside it."""
-    key = ed25519.Ed25519PrivateKey.generate().public_key()
-    pem = tmp_path / "key.pem"
-    pem.write_bytes(key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
-    arguments = ("--demo", f"--data_dir={tmp_path / 'data'}", f"--jwt_public_key={pem}", "--jwt_algorithms=EdDSA")
-    async with ServerProcess(*on_mongodb, *arguments, environment={}) as process:
-        await process.port()
-        assert "checked with your own key" in process.output
-        assert not (tmp_path / "data").exists()

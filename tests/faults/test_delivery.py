@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 from pathlib import Path
 
+import pytest
+
 from storage.embedded import EmbeddedMongoDB
-from tests.faults.world import Publisher, ServerProcess, Subscriber, token
-from tests.handlers.clients import EventStream
+from tests.faults.world import Publisher, Server, Subscriber
+from tests.handlers.assembly import token
+from tests.handlers.clients import HANDSHAKE, EventStream, request_bytes, text
+from tests.server_process import runs
 from tests.waiting import wait_until
 
 
-async def restart(server: ServerProcess, number: signal.Signals) -> None:
+async def restart(server: Server, number: signal.Signals) -> None:
     """End a server, and start it again on the same port and data."""
     await server.end(number)
     await server.start()
@@ -21,7 +27,7 @@ async def restart(server: ServerProcess, number: signal.Signals) -> None:
 
 async def test_killed_server(tmp_path: Path) -> None:
     """A server is killed twice while events flow: a client that comes back has each acknowledged event once, in order (L6)."""
-    async with ServerProcess(tmp_path) as server, Subscriber(server) as subscriber:
+    async with Server(tmp_path) as server, Subscriber(server) as subscriber:
         publisher = Publisher(server)
         kill = lambda: restart(server, signal.SIGKILL)  # noqa: E731
         await publisher.publish(150, {50: kill, 100: kill})
@@ -33,7 +39,7 @@ async def test_killed_server(tmp_path: Path) -> None:
 
 async def test_stopped_server(tmp_path: Path) -> None:
     """A server is stopped in order and started again: nobody loses anything, and it exits with 0 (T10)."""
-    async with ServerProcess(tmp_path) as server, Subscriber(server) as subscriber:
+    async with Server(tmp_path) as server, Subscriber(server) as subscriber:
         publisher = Publisher(server)
         await publisher.publish(30)
         assert await server.end(signal.SIGTERM) == 0
@@ -45,7 +51,7 @@ async def test_stopped_server(tmp_path: Path) -> None:
 
 async def test_killed_mongodb(tmp_path: Path) -> None:
     """The server's own MongoDB is killed twice and started again: publishers get 503 meanwhile, and nothing is lost or doubled (L5)."""
-    async with ServerProcess(tmp_path) as server, Subscriber(server) as subscriber:
+    async with Server(tmp_path) as server, Subscriber(server) as subscriber:
         publisher = Publisher(server)
         kill = lambda: os.kill(server.mongod(), signal.SIGKILL)  # noqa: E731
         await publisher.publish(150, {50: kill, 100: kill})
@@ -56,7 +62,7 @@ async def test_killed_mongodb(tmp_path: Path) -> None:
 
 async def test_frozen_mongodb(tmp_path: Path) -> None:
     """MongoDB answers nothing for longer than a publish waits: it is refused with 503, and everything goes on afterwards (L4, T12)."""
-    async with ServerProcess(tmp_path, "--append_seconds=0.5") as server, Subscriber(server) as subscriber:
+    async with Server(tmp_path, "--append_seconds=0.5") as server, Subscriber(server) as subscriber:
         publisher = Publisher(server)
         await publisher.publish(20)
         mongod = server.mongod()
@@ -71,7 +77,7 @@ async def test_frozen_mongodb(tmp_path: Path) -> None:
 
 async def test_frozen_server(tmp_path: Path) -> None:
     """A server that stood still for a moment, as in a paused machine, goes on where it was."""
-    async with ServerProcess(tmp_path) as server, Subscriber(server) as subscriber:
+    async with Server(tmp_path) as server, Subscriber(server) as subscriber:
         publisher = Publisher(server)
         await publisher.publish(20)
         server.signal(signal.SIGSTOP)
@@ -88,8 +94,8 @@ async def test_several_servers_on_one_mongodb(tmp_path: Path) -> None:
     mongodb = EmbeddedMongoDB(tmp_path / "mongodb")
     uri = await mongodb.start()
     try:
-        first = ServerProcess(tmp_path / "first", mongodb_uri=uri)
-        second = ServerProcess(tmp_path / "second", mongodb_uri=uri)
+        first = Server(tmp_path / "first", mongodb_uri=uri)
+        second = Server(tmp_path / "second", mongodb_uri=uri)
         async with first, second, Subscriber(first, second) as one, Subscriber(second, first, user="other") as other:
             publisher = Publisher(first, second)
             await publisher.publish(120, {40: lambda: restart(first, signal.SIGKILL), 80: lambda: restart(second, signal.SIGKILL)})
@@ -102,7 +108,7 @@ async def test_several_servers_on_one_mongodb(tmp_path: Path) -> None:
 
 async def test_overrun_log(tmp_path: Path) -> None:
     """A client that stays away until the log has moved past its position is told of the gap, and gets all that is still there (L8)."""
-    async with ServerProcess(tmp_path, "--log_bytes=64KiB") as server:
+    async with Server(tmp_path, "--log_bytes=64KiB") as server:
         publisher = Publisher(server, padding=500)
         async with Subscriber(server) as subscriber:
             await publisher.publish(5)
@@ -125,7 +131,7 @@ async def test_overrun_log(tmp_path: Path) -> None:
 
 async def test_client_that_stops_reading(tmp_path: Path) -> None:
     """A client that does not read gets everything once it reads again, and meanwhile nobody else waits for it (L7)."""
-    async with ServerProcess(tmp_path) as server, Subscriber(server) as subscriber:
+    async with Server(tmp_path) as server, Subscriber(server) as subscriber:
         publisher = Publisher(server, padding=20_000)
         async with EventStream(server.port, "?topics=orders.*", token=token("slow")) as slow:
             await slow.welcome()
@@ -144,10 +150,44 @@ async def test_client_that_stops_reading(tmp_path: Path) -> None:
 
 async def test_nothing_is_left_behind(tmp_path: Path) -> None:
     """When a server is killed, its MongoDB ends with it, and the next one starts on the same data at once."""
-    async with ServerProcess(tmp_path) as server:
+    async with Server(tmp_path) as server:
         mongod = server.mongod()
         await server.end(signal.SIGKILL)
-        await wait_until(lambda: not Path(f"/proc/{mongod}").exists(), "its mongod is gone")
+        await wait_until(lambda: not runs(mongod), "its mongod is gone")
         await server.start()
         publisher = Publisher(server)
         await publisher.publish(3)
+
+
+STOPPED_READERS = 100
+COST_BYTES = 100 << 10  # of a client that does not read: what is pending of it, and the connection itself
+
+
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
+async def test_clients_that_stop_reading_cost_little(tmp_path: Path, transport: str) -> None:
+    """Each holds a bounded rest of what it did not read, however much comes: the server's memory grows by no more than that (L7)."""
+    async with Server(tmp_path, "--window_bytes=1MiB") as server, Subscriber(server) as subscriber:
+        publisher = Publisher(server, padding=100_000)
+        await publisher.publish(100)  # as much as later, so that what the server keeps for itself is there already
+        await subscriber.has(100)
+        before = server.memory()
+        with contextlib.ExitStack() as stack:
+            for _ in range(STOPPED_READERS):
+                stack.enter_context(stopped_reader(server.port, transport))
+            await publisher.publish(100)
+            await subscriber.has(200)
+            assert server.memory() - before <= STOPPED_READERS * COST_BYTES
+        assert subscriber.numbers == publisher.acknowledged
+
+
+def stopped_reader(port: int, transport: str) -> socket.socket:
+    """Return a client that asked for everything, and never reads."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", port))
+    headers = {"Host": "x", "Authorization": f"Bearer {token('slow')}"}
+    if transport == "sse":
+        client.sendall(request_bytes("GET", "/v1/stream", headers))
+    else:
+        client.sendall(request_bytes("GET", "/ws", {**headers, **HANDSHAKE}) + text({"type": "subscribe", "topic": "**"}))
+    return client

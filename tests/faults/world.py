@@ -5,33 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import re
+import resource
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-import jwt
-
+from tests.handlers.assembly import SECRET, token
 from tests.handlers.clients import EventStream, SseEvent, publish
+from tests.server_process import ServerProcess, mongod_of
 from tests.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
-SECRET = "a secret of more than thirty-two bytes, for tests only"
-START_SECONDS = 60
+SECONDS = 60  # for what may need a start of the server or of MongoDB; no passing test waits that long
 RETRY_SECONDS = 0.02  # how soon clients come back: they poll for a server that is on its way up
 
 
-def token(user: str, **claims: Any) -> str:
-    """Return a token for a user."""
-    return jwt.encode({"sub": user, "exp": int(time.time()) + 3600, **claims}, SECRET, algorithm="HS256")
-
-
-class ServerProcess:
-    """`python server.py`, which can be ended in every way and started again on the same port.
+class Server:
+    """A server that can be ended in every way, and started again on the same port and data.
 
     Args:
         data_dir: Where its own MongoDB lives.
@@ -40,53 +31,33 @@ class ServerProcess:
     """
 
     def __init__(self, data_dir: Path, *settings: str, mongodb_uri: str = "") -> None:
-        self.port = 0
+        self.port = 0  # where it listens, and will listen again
         self._data_dir = data_dir
-        self._settings = settings
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("TAILCAST_")},
-            "TAILCAST_JWT_SECRET": SECRET,
-            "TAILCAST_MONGODB_URI": mongodb_uri,
-        }
-        self._process: asyncio.subprocess.Process | None = None
+        self._settings = (f"--data_dir={data_dir}", "--log_level=ERROR", "--drain_seconds=1", *settings)
+        self._environment = {"TAILCAST_JWT_SECRET": SECRET, "TAILCAST_MONGODB_URI": mongodb_uri}
 
     async def start(self) -> None:
         """Start it, and return once it listens."""
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(ROOT / "server.py"),
-            f"--port={self.port}",
-            f"--data_dir={self._data_dir}",
-            "--log_level=ERROR",
-            "--drain_seconds=1",
-            *self._settings,
-            env=self._environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        assert self._process.stdout is not None
-        async with asyncio.timeout(START_SECONDS):
-            while not (found := re.search(rb"listening on http://[\w.]+:(\d+)\s*$", await self._process.stdout.readline())):
-                assert self._process.returncode is None, "the server has ended"
-        self.port = int(found[1])
+        self._process = ServerProcess(f"--port={self.port}", *self._settings, environment=self._environment)
+        await self._process.start()
+        self.port = await self._process.port()
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send it a signal that ends it, and return its exit status."""
-        assert self._process is not None
-        if self._process.returncode is None:
-            self._process.send_signal(number)
-        return await self._process.wait()
+        return await self._process.end(number)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal that does not end it."""
-        assert self._process is not None
-        self._process.send_signal(number)
+        self._process.process.send_signal(number)
 
     def mongod(self) -> int:
-        """Return the process id of its own MongoDB; 0 while none runs."""
-        assert self._process is not None
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        return next((int(child) for child in children if b"mongod" in Path(f"/proc/{child}/cmdline").read_bytes()), 0)
+        """Return the process id of its own MongoDB."""
+        return mongod_of(self._data_dir)
+
+    def memory(self) -> int:
+        """Return how many bytes of memory it holds (RSS)."""
+        status = Path(f"/proc/{self._process.process.pid}/statm").read_text()
+        return int(status.split()[1]) * resource.getpagesize()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -99,7 +70,7 @@ class ServerProcess:
 class Publisher:
     """Publishes numbered events one after the other, each until it is acknowledged."""
 
-    def __init__(self, *servers: ServerProcess, topic: str = "orders.eu", audience: str = "public", padding: int = 0) -> None:
+    def __init__(self, *servers: Server, topic: str = "orders.eu", audience: str = "public", padding: int = 0) -> None:
         self.acknowledged: list[int] = []
         self._servers = servers
         self._fixed: dict[str, Any] = {"topic": topic, "type": "order:fill", "audience": [audience]}
@@ -117,7 +88,7 @@ class Publisher:
 
     async def _insist(self, number: int) -> None:
         event = {**self._fixed, "id": str(number), "data": {"n": number, "padding": self._padding}}
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
             server = self._servers[number % len(self._servers)]
             with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
@@ -133,7 +104,7 @@ class Publisher:
 class Subscriber:
     """Receives over SSE, and comes back with its last event id whenever the stream ends."""
 
-    def __init__(self, *servers: ServerProcess, user: str = "reader", query: str = "?topics=orders.*", reads: bool = True) -> None:
+    def __init__(self, *servers: Server, user: str = "reader", query: str = "?topics=orders.*", reads: bool = True) -> None:
         self.numbers: list[int] = []
         self.gaps: list[dict[str, Any]] = []
         self.welcomes = 0
@@ -154,7 +125,7 @@ class Subscriber:
 
     async def has(self, count: int) -> None:
         """Wait until this many events have come."""
-        await wait_until(lambda: len(self.numbers) >= count or self._task.done(), f"{count} events are here", START_SECONDS)
+        await wait_until(lambda: len(self.numbers) >= count or self._task.done(), f"{count} events are here", SECONDS)
         if self._task.done():
             await self._task
 

@@ -11,6 +11,7 @@ import jwt
 from tornado.netutil import bind_sockets
 
 import server
+from handlers.application import http_server
 from handlers.services import Services
 from handlers.sockets import Poller
 from hub.hub import Hub
@@ -72,14 +73,14 @@ class Assembly:
         self.services = Services(
             hub=self.hub,
             appender=self.appender,
-            verifier=server._verifier(self.settings),
+            verifier=server.make_verifier(self.settings),
             poller=Poller(asyncio.get_running_loop()),
-            limits=server._limits(self.settings),
+            limits=server.make_limits(self.settings),
             ready=self.log.barrier,
             allowed_origins=frozenset(self.settings.allowed_origins),
             jitter_ms=lambda: 1234,
         )
-        self.http = server._http_server(self.services)
+        self.http = http_server(self.services)
         sockets = bind_sockets(0, "127.0.0.1")
         self.http.add_sockets(sockets)
         self.port = sockets[0].getsockname()[1]

@@ -179,6 +179,12 @@ class EventStream(Wire):
             if found.type != "message" or found.data:
                 return found
 
+    async def next_of(self, type: str) -> SseEvent:
+        """Return the next event of a type, past all others."""
+        while (one := await self.next()).type != type:
+            pass
+        return one
+
     def _apply(self, found: SseEvent, name: str, value: str) -> None:
         if name == "":
             self.comments.append(value)
@@ -247,7 +253,14 @@ class RawWebSocket(Wire):
     """
 
     def __init__(
-        self, port: int, query: str = "", *, token: str | None = None, behind: bytes = b"", headers: Mapping[str, str | None] | None = None
+        self,
+        port: int,
+        query: str = "",
+        *,
+        token: str | None = None,
+        behind: bytes = b"",
+        headers: Mapping[str, str | None] | None = None,
+        version: str = "1.1",
     ) -> None:
         super().__init__(port)
         wanted: dict[str, str | None] = {"Host": f"127.0.0.1:{port}", **HANDSHAKE}
@@ -255,7 +268,7 @@ class RawWebSocket(Wire):
             wanted["Authorization"] = f"Bearer {token}"
         wanted |= headers or {}
         every = {name: value for name, value in wanted.items() if value is not None}
-        self._request = request_bytes("GET", f"/ws{query}", every) + behind
+        self._request = request_bytes("GET", f"/ws{query}", every, version=version) + behind
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()

@@ -320,9 +320,13 @@ async def test_any_page_may_read_where_any_origin_is_allowed(assemble: Assemble)
 
 
 async def test_the_servers_own_pages_may_read(here: Assembly) -> None:
-    """A page of the same origin needs no setting."""
-    own = f"http://127.0.0.1:{here.port}"
-    assert (await get(here.port, "/healthz", headers={"Origin": own})).headers["access-control-allow-origin"] == own
+    """A page of the same host needs no setting, also where a proxy ends TLS before it; another port is another origin."""
+    for own in (f"http://127.0.0.1:{here.port}", f"https://127.0.0.1:{here.port}"):
+        assert (await get(here.port, "/healthz", headers={"Origin": own})).headers["access-control-allow-origin"] == own
+    named = {"Host": "Stream.Example.com", "Origin": "https://stream.example.com"}
+    assert (await get(here.port, "/healthz", headers=named)).headers["access-control-allow-origin"] == named["Origin"]
+    other = {"Origin": f"http://127.0.0.1:{here.port + 1}"}
+    assert "access-control-allow-origin" not in (await get(here.port, "/healthz", headers=other)).headers
 
 
 # ---- what is logged

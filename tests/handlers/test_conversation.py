@@ -16,7 +16,21 @@ from handlers.sockets import SocketSink
 from hub.frames import FrameReader
 from hub.keeper import MISSED_PONGS
 from tests.handlers.assembly import USER, Assembly, token
-from tests.handlers.clients import BINARY, CLOSE, HANDSHAKE, PING, PONG, TEXT, RawWebSocket, event, frame, request_bytes, text, websocket
+from tests.handlers.clients import (
+    BINARY,
+    CLOSE,
+    HANDSHAKE,
+    PING,
+    PONG,
+    TEXT,
+    RawWebSocket,
+    event,
+    frame,
+    get,
+    request_bytes,
+    text,
+    websocket,
+)
 from tests.handlers.conftest import Assemble, StoppableMongoDB
 from tests.handlers.test_stream import published
 from tests.waiting import wait_until
@@ -84,13 +98,46 @@ async def test_without_a_deadline_a_credential_may_come_whenever(assemble: Assem
         await opened.next("welcome")
 
 
-async def test_whoever_comes_in_by_a_message_finds_no_room_either(assemble: Assemble) -> None:
-    """The limit of connections holds for those that were let in without a credential (S6)."""
+async def test_whoever_has_not_said_who_it_is_takes_a_place(assemble: Assemble) -> None:
+    """The limit of connections counts it, and it gets in with the place it has; gone, it leaves the place to others (S6)."""
     here = await assemble(max_connections=1)
-    async with RawWebSocket(here.port) as late, websocket(here.port, USER):
+    async with RawWebSocket(here.port) as first:
+        for late in (None, USER):
+            async with RawWebSocket(here.port, token=late) as refused:
+                assert refused.head.error() == (503, "unavailable", None)
+        assert (await get(here.port, "/v1/stream", token=USER)).error() == (503, "unavailable", None)
+        first.say({"type": "auth", "token": USER})
+        await first.next("welcome")
+        assert not here.services.waiting
+    await wait_until(lambda: not here.hub.connections, "the place is free")
+    async with RawWebSocket(here.port) as silent:
+        silent.say({"type": "ping"})
+        await silent.next("error")
+        async with websocket(here.port, USER):  # while the refused one lingers
+            pass
+
+
+async def test_whoever_says_who_it_is_while_the_server_stops_is_refused(here: Assembly) -> None:
+    """It is told 1013: nothing new is taken (T10)."""
+    async with RawWebSocket(here.port) as late:
+        here.services.stopping = True
         late.say({"type": "auth", "token": USER})
         assert (await late.next("error"))["code"] == "unavailable"
         assert (await late.closed_with())[0] == 1013
+    assert not here.hub.connections
+
+
+async def test_whoever_has_not_said_who_it_is_is_sent_away(here: Assembly) -> None:
+    """When the server restarts it is told 1012 and when to come back, as all others; what it says afterwards is not heard (T10)."""
+    async with RawWebSocket(here.port) as opened:
+        (waiting,) = here.services.waiting
+        waiting.send_away()
+        opened.say({"type": "auth", "token": USER})
+        code, said = await opened.closed_with()
+        assert (code, said["retryMs"]) == (1012, 1234)
+        assert not here.services.waiting
+    await wait_until(lambda: not len(here.services.poller), "the socket is gone")
+    assert not here.hub.connections
 
 
 async def test_a_ping_is_answered_before_there_is_a_credential(here: Assembly) -> None:
@@ -137,6 +184,7 @@ async def test_a_client_may_leave_before_it_has_said_who_it_is(here: Assembly) -
     async with RawWebSocket(here.port):
         pass
     await wait_until(lambda: not len(here.services.poller), "all sockets are gone")
+    assert not here.services.waiting
 
 
 async def test_a_refused_client_that_does_not_leave_is_cut_off(here: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +381,7 @@ async def test_an_unknown_position_is_a_gap(here: Assembly, expected_logs: list[
     async with websocket(here.port, USER) as opened:
         await opened.ask({"type": "subscribe", "topic": "**", "position": "garbage"}, "subscribed")
         gap = await opened.next("gap")
-        assert (gap["from"], gap["reason"]) == ("garbage", "unknown position")
+        assert (gap["from"], gap["reason"], gap["fromTime"]) == ("garbage", "unknown position", None)
         assert await events(opened, 1) == [1]
 
 
@@ -489,13 +537,15 @@ async def test_another_users_token_changes_nothing(here: Assembly) -> None:
 
 
 async def test_clients_that_answer_no_pings_are_closed(here: Assembly) -> None:
-    """Pings go out; after some without any sign of life the connection is cut (T6)."""
+    """Pings go out; after some without any sign of life the connection is closed with 4408, which whoever still reads is told (T6, T9)."""
     async with websocket(here.port, USER) as opened:
         for _ in range(MISSED_PONGS):
             assert here.hub.connections
             await here.pass_seconds(here.settings.heartbeat_seconds + 1)
         assert not here.hub.connections
-        assert (await opened.next_frame())[0] == PING
+        for _ in range(MISSED_PONGS - 1):
+            assert (await opened.next_frame())[0] == PING
+        assert (await opened.closed_with())[0] == 4408
 
 
 async def test_clients_that_answer_pings_stay(here: Assembly) -> None:

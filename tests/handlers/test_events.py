@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from handlers import events
-from handlers.events import accept, parse
+from handlers.events import EventIn, accept, parse
 from hub.errors import BadRequest, InvalidEvent, TooLarge
 from hub.formats import RESERVED_TYPES
 from hub.principal import Principal
@@ -194,6 +194,37 @@ def test_all_bad_events_of_an_array_are_named(bad: dict[str, Any]) -> None:
     assert [(row["index"], row["field"]) for row in error.details or ()] == [(1, "topic"), (3, "topic")]
 
 
+def test_wrong_shapes_and_wrong_values_are_named_together() -> None:
+    """One answer has everything that is wrong with an array, however it was found, in the array's order (T12)."""
+    given = [body(), body(topic="a b"), body(type=5), b"5", body(extra=1), body(audience=["x"]), body()]
+    error = refused(b"[" + b",".join(given) + b"]")
+    assert error.field == "[1].topic"
+    assert "5 of 7" in str(error)
+    assert [(row["index"], row["field"]) for row in error.details or ()] == [
+        (1, "topic"),
+        (2, "type"),
+        (3, None),
+        (4, "extra"),
+        (5, "audience[0]"),
+    ]
+
+
+def test_what_is_wrong_stands_in_the_place_of_its_event() -> None:
+    """Parsing refuses no event by itself, so that the others are looked at, too."""
+    first, second, third = parse(b"[" + b",".join([body(), body(type=5), body(topic="")]) + b"]")
+    assert isinstance(first, EventIn)
+    assert isinstance(second, InvalidEvent)
+    assert second.field == "type"
+    assert isinstance(third, EventIn)  # its shape is good
+
+
+@pytest.mark.parametrize("bad", [{"topic": 5}, {"topic": "a b"}])
+def test_an_array_of_one_is_answered_like_the_event_alone(bad: dict[str, Any]) -> None:
+    """There is only one event that can be meant."""
+    error = refused(b"[" + body(**bad) + b"]")
+    assert (error.field, error.details) == ("topic", refused(body(**bad)).details)
+
+
 def test_an_item_of_an_array_that_is_no_object_is_named_by_its_place() -> None:
     """Without a field there is still the index."""
     assert refused(b"[" + body() + b", 5]").field == "[1]"
@@ -214,6 +245,7 @@ def test_an_event_has_a_largest_size(size: int) -> None:
     if size == 1000:
         assert len(taken(text)[0].data) == 1000
         return
-    with pytest.raises(TooLarge, match="1000") as caught:
-        taken(text)
-    assert caught.value.field == "[0].data"
+    for given, field in ((text, "data"), (b"[" + text + b"]", "data"), (b"[" + body(type=5) + b"," + text + b"]", "[1].data")):
+        with pytest.raises(TooLarge, match="1000") as caught:
+            taken(given)
+        assert caught.value.field == field

@@ -127,10 +127,8 @@ async def test_a_wrong_field_is_422(here: Assembly) -> None:
 async def test_of_an_array_with_a_bad_event_nothing_is_taken(here: Assembly) -> None:
     """The answer says of each bad event which it is and why; the good ones are not appended either (T12)."""
     response = await publish(here.port, [event(1), event(2, topic=""), event(3), event(4, type=5)], PUBLISHER)
-    assert response.error() == (422, "invalid_event", "[3].type")
-    response = await publish(here.port, [event(1), event(2, topic=""), event(3), event(4, audience=[])], PUBLISHER)
     assert response.error() == (422, "invalid_event", "[1].topic")
-    assert [(one["index"], one["field"]) for one in response.json()["errors"]] == [(1, "topic"), (3, "audience")]
+    assert [(one["index"], one["field"]) for one in response.json()["errors"]] == [(1, "topic"), (3, "type")]
     assert not await entries(here)
 
 
@@ -138,7 +136,7 @@ async def test_an_event_that_is_too_large_is_413(assemble: Assemble) -> None:
     """The limit of one event, alone or in an array, of which nothing is taken (T5)."""
     here = await assemble(max_event_bytes=1024)
     large = event("x" * 1024)
-    assert (await publish(here.port, large, PUBLISHER)).error() == (413, "too_large", "[0].data")
+    assert (await publish(here.port, large, PUBLISHER)).error() == (413, "too_large", "data")
     response = await publish(here.port, [event(), large], PUBLISHER)
     assert response.error() == (413, "too_large", "[1].data")
     assert "1024" in response.json()["message"]
@@ -206,8 +204,8 @@ async def test_a_cloudevent_without_an_audience_is_422(here: Assembly, media_typ
     """Nobody is told what was not addressed to them; the field is named."""
     bare = {name: value for name, value in CLOUD_EVENT.items() if name != "audience"}
     batch = "batch" in media_type
-    response = await publish(here.port, [bare] if batch else bare, PUBLISHER, Content_Type=media_type)
-    assert response.error() == (422, "invalid_event", "[0].audience" if batch else "audience")
+    response = await publish(here.port, [CLOUD_EVENT, bare] if batch else bare, PUBLISHER, Content_Type=media_type)
+    assert response.error() == (422, "invalid_event", "[1].audience" if batch else "audience")
 
 
 # ---- MongoDB is away

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 from handlers.services import Services
-from tests.handlers.assembly import Assembly
+from tests.handlers.assembly import USER, Assembly
+from tests.handlers.clients import RawWebSocket, websocket
 from tests.handlers.conftest import Assemble
+from tests.waiting import wait_until
 
 
 async def test_ids_are_unique_and_safe(here: Assembly, assemble: Assemble) -> None:
@@ -15,6 +17,19 @@ async def test_ids_are_unique_and_safe(here: Assembly, assemble: Assemble) -> No
     ids = [make() for _ in range(1000) for make in (here.services.make_id, other.services.make_id)]
     assert len(set(ids)) == 2000
     assert all(re.fullmatch(r"[A-Za-z0-9._-]{8,64}", one) for one in ids)
+
+
+async def test_there_is_room_for_as_many_as_are_connected_or_about_to_be(assemble: Assemble) -> None:
+    """Those without a credential yet count as well, and a stopping server has no room at all (S6, T10)."""
+    here = await assemble(max_connections=2)
+    async with RawWebSocket(here.port):
+        assert here.services.has_room()
+        async with websocket(here.port, USER):
+            assert not here.services.has_room()
+    await wait_until(lambda: not here.hub.connections and not here.services.waiting, "both are gone")
+    assert here.services.has_room()
+    here.services.stopping = True
+    assert not here.services.has_room()
 
 
 async def test_clients_do_not_come_back_all_at_once(here: Assembly) -> None:

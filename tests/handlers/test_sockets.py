@@ -663,23 +663,3 @@ async def test_sink_is_small() -> None:
         owner, _ = here.connect()
         assert sys.getsizeof(owner.sink) <= 120
         assert not hasattr(owner.sink, "__dict__")
-
-
-def test_poller_works_under_uvloop() -> None:
-    """The other event loop waits for the epoll just the same: data, a remainder and the end."""
-    uvloop = pytest.importorskip("uvloop")
-
-    async def talk() -> None:
-        async with room() as here:
-            owner, client = here.connect(want_data=True)
-            client.send(b"hello")
-            await called(owner, "data")
-            owner.sink.offer(BIG)
-            assert await read_all(client, len(BIG)) == BIG
-            await called(owner, "drained")
-            client.close()
-            await called(owner, GONE)
-            assert owner.calls == ["data", "drained", GONE]
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(talk())

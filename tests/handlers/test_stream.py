@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from datetime import UTC, datetime
@@ -140,10 +141,14 @@ async def test_nobody_gets_what_is_addressed_to_others(here: Assembly) -> None:
         ("minAmount=10&maxAmount=20.5", [1, 2]),
         ("topics=orders.eu&minAmount=10", [3]),
         ("topics=&types=&sources=", [0, 1, 2, 3]),
+        ("topics=orders.us&topics=alerts", [1, 2]),
+        ("topics=orders.us&topics=", [1]),
+        ("types=new,x&types=fill&sources=s1&sources=s3", [0, 2]),
     ],
 )
 async def test_the_query_selects(here: Assembly, query: str, expected: list[int]) -> None:
-    """Topics with `*` and `**`, types, sources, and bounds on numbers of the payload (X5, T4)."""
+    """Topics with `*` and `**`, types, sources, and bounds on numbers of the payload (X5, T4). A parameter that is
+    repeated is one list."""
     rows = [("orders.eu", "fill", "s1", 5), ("orders.us", "new", "s2", 10), ("alerts", "fill", "s1", "20.5"), ("orders.eu", "x", "s2", 30)]
     async with EventStream(here.port, f"?{query}", token=USER) as stream:
         await stream.welcome()
@@ -169,6 +174,8 @@ async def test_the_query_selects(here: Assembly, query: str, expected: list[int]
         ("types=" + ",".join(["a"] * 101), "types"),
         ("minAmount=ten", "minAmount"),
         ("maxAmount=NaN", "maxAmount"),
+        ("minAmount=1&minAmount=2", "minAmount"),
+        ("topics=a&topics=a..b", "topics"),
         ("from=2026-01-31T12:00:00", "from"),
         ("from=2026-01-31T99:00:00Z", "from"),
         ("lastEventId=2026-02-30T12:00:00Z", "lastEventId"),
@@ -335,6 +342,16 @@ async def test_a_token_without_an_end_opens_a_stream_without_one(here: Assembly)
     """`expiresAt` is null then."""
     async with EventStream(here.port, token=token(exp=None)) as stream:
         assert (await stream.welcome()).json()["expiresAt"] is None
+
+
+async def test_its_log_lines_carry_the_correlation_id_of_the_request(here: Assembly, caplog: pytest.LogCaptureFixture) -> None:
+    """From the request to the end of the stream one id leads through (S9)."""
+    caplog.set_level(logging.INFO, "tailcast")
+    async with EventStream(here.port, token=USER, X_Correlation_ID="c1") as stream:
+        await stream.welcome()
+    await wait_until(lambda: not here.hub.connections, "the connection is forgotten")
+    lines = {record.message: record.__dict__["fields"]["correlationId"] for record in caplog.records}
+    assert lines == {"connected": "c1", "disconnected": "c1"}
 
 
 async def test_what_comes_behind_the_request_is_thrown_away(here: Assembly) -> None:

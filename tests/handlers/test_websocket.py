@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import socket
 import struct
 
@@ -13,7 +14,7 @@ from websockets.typing import Subprotocol
 
 from handlers.websocket import GUID, choose_protocol, token_of
 from tests.handlers.assembly import USER, Assembly, token
-from tests.handlers.clients import HANDSHAKE, KEY, RawWebSocket, request, request_bytes, text, websocket
+from tests.handlers.clients import CLOSE, HANDSHAKE, KEY, RawWebSocket, frame, request, request_bytes, text, websocket
 from tests.handlers.conftest import Assemble
 from tests.waiting import wait_until
 
@@ -60,6 +61,13 @@ async def test_what_is_no_handshake_of_this_version_is_426(here: Assembly, heade
         assert opened.head.error() == (426, "upgrade_required", None)
         assert opened.head.headers["upgrade"] == "websocket"
         assert opened.head.headers["sec-websocket-version"] == "13"
+
+
+async def test_a_handshake_over_http_1_0_is_400(here: Assembly) -> None:
+    """It takes HTTP/1.1 (RFC 6455, 4.1); the answer says so, since it is a proxy's mistake that its operator must find."""
+    async with RawWebSocket(here.port, token=USER, version="1.0") as opened:
+        assert opened.head.error() == (400, "invalid_request", None)
+        assert "HTTP/1.1" in opened.head.json()["message"]
 
 
 @pytest.mark.parametrize("key", [None, "", "short", "!" * 24, base64.b64encode(b"x" * 15).decode(), base64.b64encode(b"x" * 17).decode()])
@@ -169,11 +177,29 @@ async def test_a_foreign_page_may_not_connect(assemble: Assemble, name: str, ori
 
 
 async def test_an_allowed_page_and_the_servers_own_may_connect(assemble: Assemble) -> None:
-    """Those of the setting, and those of the same origin (T8)."""
+    """Those of the setting, and those of the same host, also where a proxy ends TLS before it (T8)."""
     here = await assemble(allowed_origins=(PAGE,))
-    for origin in (PAGE, f"http://127.0.0.1:{here.port}"):
+    for origin in (PAGE, f"http://127.0.0.1:{here.port}", f"https://127.0.0.1:{here.port}"):
         async with RawWebSocket(here.port, token=USER, headers={"Origin": origin}) as opened:
             assert opened.head.status == 101
+
+
+# ---- what is logged
+
+
+@pytest.mark.parametrize("credential", [USER, None])
+async def test_its_log_lines_carry_the_correlation_id_of_the_handshake(
+    here: Assembly, caplog: pytest.LogCaptureFixture, credential: str | None
+) -> None:
+    """From the request to the end of what it opened, or to the refusal of what it did not, one id leads through (S9)."""
+    caplog.set_level(logging.INFO, "tailcast")
+    async with RawWebSocket(here.port, token=credential, headers={"X-Correlation-ID": "c1"}) as opened:
+        if credential:
+            await opened.next("welcome")
+        opened.send(frame(CLOSE, b""))
+        await opened.close_code()
+    lines = {record.message: record.__dict__["fields"]["correlationId"] for record in caplog.records}
+    assert lines == dict.fromkeys(["connected", "disconnected"] if credential else ["refused"], "c1")
 
 
 # ---- when there is no room, or nobody any more
@@ -200,7 +226,7 @@ async def test_a_client_that_has_left_meanwhile_leaves_nothing_behind(
     client = socket.create_connection(("127.0.0.1", here.port))
     left = []
 
-    def leave() -> bool:
+    def leave(expected: int) -> bool:
         if how == "reset":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()

@@ -143,9 +143,10 @@ async def test_start_beyond_what_this_process_has_seen_waits_for_it() -> None:
 
 
 async def test_there_is_room_up_to_the_limit() -> None:
-    """A limit of connections counts those that are open; without one there is always room."""
+    """A limit of connections counts those that are open, and those that the caller expects; without one there is always room."""
     on = Stage(max_connections=1)
     assert on.hub.has_room()
+    assert not on.hub.has_room(1)
     connection, _ = on.open()
     assert not on.hub.has_room()
     on.hub.close(connection, REPLACED, "enough")
@@ -573,3 +574,14 @@ async def test_renewed_audiences_count_at_once() -> None:
         on.hub.renew(one, make_principal("u1"))
     on.hub.receive([make_entry(12, audience=["org:o1"]), make_entry(13)])
     assert sink.numbers() == sse_sink.numbers() == [11, 13]
+
+
+@pytest.mark.parametrize(("topics", "rests"), [(["a", "a", "a"], True), (["a", "b", "c"], False), ([], True)])
+async def test_entries_may_gather_where_a_send_holds_them_all(topics: list[str], rests: bool) -> None:
+    """The more a send holds, the less each entry costs; where everybody gets another one, waiting would join nothing."""
+    stage = Stage()
+    for topic in topics:
+        stage.open(topic)
+    stage.clock.step = 0.5
+    rest = stage.hub.receive([make_entry(11 + index, topic, codec=stage.log.codec) for index, topic in enumerate(topics or ["a"])])
+    assert rest == (0.5 if rests else 0.0)

@@ -47,14 +47,16 @@ class Recorder:
         self.told: list[Any] = []
         self.batches: list[list[Entry]] = []
         self.arrived: asyncio.Event = asyncio.Event()
+        self.rest = 0.0
 
     def start(self, head: Position) -> None:
         self.told.append(("start", head.seq))
 
-    def receive(self, entries: list[Entry]) -> None:
+    def receive(self, entries: list[Entry]) -> float:
         self.batches.append(entries)
         self.told += [entry.seq for entry in entries]
         self.arrived.set()
+        return self.rest
 
     def lose(self, first: Entry, reason: str) -> None:
         self.told.append(("lose", first.seq, reason))
@@ -175,10 +177,12 @@ async def test_an_entry_arrives_at_once_in_an_idle_log(log: Log) -> None:
             assert recorder.told[-1] == seq
 
 
-async def test_passing_on_that_takes_long_is_followed_by_a_rest(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is appended in the meantime comes as one batch, and nothing is lost by it."""
-    monkeypatch.setattr(module, "GATHER_SECONDS", (0.0, 0.05))
+@pytest.mark.parametrize("seconds", [0.003, 9.0])
+async def test_the_receiver_may_let_entries_gather(log: Log, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """What is appended while the tail rests, which is never for long, comes as one batch, and nothing is lost by it."""
+    monkeypatch.setattr(module, "MOST_REST_SECONDS", 0.005)
     async with following(log) as (_, recorder):
+        recorder.rest = seconds
         for seq in range(2, 12):
             await insert(log, seq)
         assert await recorder.until(11) == [("start", 1), *range(2, 12)]

@@ -14,7 +14,7 @@ from storage.log import Log
 from storage.mongo import Database, Document
 from storage.positions import Position
 from tests.loop_thread import LoopThread
-from tests.storage.faults import Clock, FaultyDatabase, Run, answer_lost, contents, documents, not_sent
+from tests.storage.faults import Clock, FaultyDatabase, Held, Run, answer_lost, contents, documents, not_sent
 
 
 async def options(log: Log) -> Document:
@@ -371,6 +371,34 @@ async def test_an_entry_that_is_in_the_log_to_stay_is_confirmed(log: Log) -> Non
     document, operation_time = await local_read(log, 2)
     assert await log.confirm(document, operation_time)
     assert await log.confirm(document, None)
+
+
+async def test_what_this_process_inserted_is_confirmed_by_its_answer(log: Log) -> None:
+    """MongoDB is not asked again for what it has just acknowledged; an insert without an answer yet is awaited."""
+    assert isinstance(log.database, FaultyDatabase)
+    held = Held()
+    log.database.inject("insert", held)
+    inserting = asyncio.create_task(log.insert([{**one, "append": 7} for one in documents(2, [0, 0])]), name="insert")
+    await held.reached.wait()
+    confirming = asyncio.create_task(log.confirm({"_id": 2, "append": 7}, None), name="confirm")
+    await asyncio.sleep(0)  # it waits by now
+    assert not confirming.done()
+    held.let_go.set()
+    await inserting
+    asked = len(log.database.commands)
+    assert await confirming
+    assert await log.confirm({"_id": 3, "append": 7}, None)
+    assert len(log.database.commands) == asked
+
+
+async def test_an_insert_without_an_answer_confirms_nothing(log: Log) -> None:
+    """Then MongoDB is asked, as for what other processes inserted."""
+    assert isinstance(log.database, FaultyDatabase)
+    log.database.inject("insert", not_sent)
+    with pytest.raises(Unavailable):
+        await log.insert([{**one, "append": 7} for one in documents(2, [0])])
+    document, operation_time = await local_read(log, 1)
+    assert not await log.confirm({**document, "_id": 2, "append": 7}, operation_time)
 
 
 async def test_an_entry_that_was_evicted_meanwhile_is_confirmed(log: Log, clock: Clock) -> None:

@@ -1,0 +1,49 @@
+"""Tests of handlers/application.py: what a connection is held to before a handler knows of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from handlers import application
+from handlers.application import MAX_HEADERS_BYTES
+from handlers.routes import ROUTES
+from tests.handlers.assembly import PUBLISHER, Assembly
+from tests.handlers.clients import Wire, get, request, request_bytes
+from tests.handlers.conftest import Assemble
+
+
+async def test_every_route_is_served_and_nothing_else(here: Assembly) -> None:
+    """What has no route is 404 in the one envelope (S8)."""
+    for path, _ in ROUTES:
+        assert (await request(here.port, "OPTIONS", path)).status == 204
+    assert (await get(here.port, "/v1")).error() == (404, "not_found", None)
+
+
+async def test_without_free_descriptors_connections_are_closed_at_once(here: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some are kept for MongoDB and for refusing: a connection beyond them is closed before it is read."""
+    assert (await get(here.port, "/healthz")).status == 200
+    monkeypatch.setattr(application, "RESERVED_FILES", 1 << 40)
+    async with Wire(here.port) as wire:
+        assert await wire.read_rest() == b""
+
+
+async def test_a_connection_with_endless_headers_is_cut(here: Assembly) -> None:
+    """What the handlers would refuse with an answer is read only so far."""
+    async with Wire(here.port) as wire:
+        wire.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * MAX_HEADERS_BYTES)
+        assert await wire.read_rest() == b""
+
+
+@pytest.mark.parametrize("sent", ["nothing", "a request", "a part of a body"])
+async def test_a_connection_that_goes_on_with_nothing_is_closed(assemble: Assemble, monkeypatch: pytest.MonkeyPatch, sent: str) -> None:
+    """Before its first request, after one that was answered, or in the middle of one: it is waited for so long and no longer."""
+    monkeypatch.setattr(application, "IDLE_SECONDS", 0.1)
+    here = await assemble()
+    async with Wire(here.port) as wire:
+        if sent == "a request":
+            wire.send(request_bytes("GET", "/healthz", {"Host": "x"}))
+            assert (await wire.read_response()).status == 200
+        elif sent == "a part of a body":
+            headers = {"Host": "x", "Authorization": f"Bearer {PUBLISHER}", "Content-Length": "100"}
+            wire.send(request_bytes("POST", "/v1/events", headers, b"[" * 10))
+        assert await wire.read_rest() == b""
