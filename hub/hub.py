@@ -26,6 +26,7 @@ from storage.positions import Position, PositionCodec
 
 logger = logging.getLogger("tailcast.hub")
 
+CROWD_ENTRIES = 4  # in one batch: more came while the last one was pushed
 RETRY_SPREAD_MS = 1000  # the least window over which clients of a stopping server come back
 
 
@@ -94,9 +95,10 @@ class Hub:
         """Push new entries to everybody at the head, in pieces of one chunk.
 
         Returns:
-            For how many seconds it pays to let further entries gather: for as long as this took, if most sends held all there was. A send
-            costs the same however much it holds, so more entries would have cost little more. Where everybody gets entries of his own,
-            waiting joins nothing, and it is 0.
+            For how many seconds it pays to let further entries gather: for as long as this took, if entries come faster than they can be
+            pushed one by one, and most sends held all there was. A send costs the same however much it holds, so more entries would have
+            cost little more. Where everybody gets entries of his own, waiting joins nothing, and where they come singly it only delays:
+            then it is 0.
         """
         began = self._clock.monotonic()
         delivered, possible = self.fan_out.delivered, self.fan_out.possible
@@ -114,7 +116,7 @@ class Hub:
             for entry in entries:
                 logger.debug("broadcast", extra={"fields": {"correlationId": entry.correlation_id, "id": entry.id}})
         joined = self.fan_out.delivered - delivered >= (self.fan_out.possible - possible) / 2
-        return self._clock.monotonic() - began if joined else 0.0
+        return self._clock.monotonic() - began if joined and len(entries) >= CROWD_ENTRIES else 0.0
 
     def lose(self, first: Entry, reason: str) -> None:
         """Tell everybody at the head that what lies before `first` is gone; whoever reads behind it meets the hole by itself."""
