@@ -60,7 +60,7 @@ class Server:
         self._http: HTTPServer | None = None
         self._services: Services | None = None
         self._follower: Follower | None = None
-        self._tasks: dict[asyncio.Task[None], str] = {}  # what runs as long as the server does
+        self._tasks: set[asyncio.Task[None]] = set()  # what runs as long as the server does
         self._probed_at = -PROBE_SECONDS  # when the log was appended to last, to see whether it can be
 
     @property
@@ -167,7 +167,7 @@ class Server:
         return not self._stop_wanted.is_set()
 
     def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks[asyncio.create_task(work, name=name)] = name
+        self._tasks.add(asyncio.create_task(work, name=name))
 
     async def _ready(self, log: Log) -> None:
         """Raise NotReady unless this process reads at the head of the log and can append to it."""

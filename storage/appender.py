@@ -14,8 +14,7 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from storage.entries import NewEvent, Receipt
 from storage.errors import CommandFailed, Overloaded, StorageError, Unavailable
@@ -213,8 +212,8 @@ class Appender:
             self._uuid, self._head = self._log.uuid, None
         try:
             head = self._head or await self._log.head(durable=False)
-        except Unavailable as error:
-            return await self._wait_for_head(items, error)
+        except Unavailable:
+            return await self._wait_for_head(items)
         self._head = None  # until this insert is known to have gone well
         documents = self._number(items, head)
         try:
@@ -234,9 +233,8 @@ class Appender:
             return await self._drop_duplicates(rest)
         return rest  # another process took the number: read the head again and renumber
 
-    async def _wait_for_head(self, items: list[_Item], error: Unavailable) -> list[_Item]:
+    async def _wait_for_head(self, items: list[_Item]) -> list[_Item]:
         """Nothing was tried yet: drop whom nobody waits for and whom nothing binds, and give MongoDB a moment."""
-        self._refuse_new(items, error, lambda request: request.future.done())
         left = [item for item in items if item.request.begun() or not item.request.future.done()]
         if left:
             await asyncio.sleep(SETTLE_SECONDS)
@@ -290,7 +288,9 @@ class Appender:
                 await asyncio.sleep(SETTLE_SECONDS)
         self._acknowledge([item for item in items if item.document["_id"] in arrived])
         left = [item for item in items if item.document["_id"] not in arrived]
-        self._refuse_new(left, error, lambda request: not request.begun())
+        for item in left:
+            if not item.request.begun():
+                item.request.refuse(error)
         left = [item for item in left if item.request.begun()]
         logger.warning("append settled: %d events had arrived, %d are completed now", len(arrived), len(left))
         if self._uuid != self._log.uuid:
@@ -320,8 +320,3 @@ class Appender:
         first, last = items[0].document["_id"], items[-1].document["_id"]
         query = {"_id": {"$gte": first, "$lte": last}, "append": items[0].document["append"]}
         return {document["_id"] for document in await self._log.find(query, fields=("_id",))}
-
-    def _refuse_new(self, items: list[_Item], error: StorageError, when: Callable[[_Request], Any]) -> None:
-        for item in items:
-            if when(item.request):
-                item.request.refuse(error)
