@@ -13,7 +13,7 @@ from hub.errors import BadRequest, InvalidEvent, TooLarge
 from hub.formats import RESERVED_TYPES
 from hub.principal import AUDIENCE_KINDS, Principal, is_audience
 from hub.subscriptions import MAX_TOPIC_LENGTH, is_name, is_topic
-from storage.entries import HIGH, NewEvent
+from storage.entries import HIGH, OWN_TOPICS, NewEvent
 
 MAX_AUDIENCES = 100
 MAX_ID_LENGTH = 256
@@ -151,6 +151,8 @@ def _accept(event: EventIn, publisher: Principal, correlation_id: str) -> NewEve
     source = publisher.user if event.source is None else event.source
     if not is_topic(event.topic):
         raise _invalid("topic", f"segments of 1 to {MAX_TOPIC_LENGTH} characters in all, joined by dots", event.topic)
+    if event.topic.startswith(OWN_TOPICS):
+        raise _invalid("topic", f"a topic that does not begin with {OWN_TOPICS}, which are the server's own", event.topic)
     if not is_name(event.type):
         raise _invalid("type", "a name without spaces, commas and asterisks", event.type)
     if event.type in RESERVED_TYPES:

@@ -21,8 +21,9 @@ def is_audience(token: str) -> bool:
 class Principal:
     """Whom a credential speaks for.
 
-    `audiences` is everything this one may receive from, its own user, organisation and entity included. `expires_at` is in seconds since
-    1970; None means that the credential does not expire.
+    `audiences` is everything this one may receive from, its own user, organisation and entity included. `expires_at` and `issued_at` are
+    in seconds since 1970; None means that the credential does not expire, or does not say since when there is one. `token_id` and
+    `session_id` name the credential itself, so that it can be revoked; None: it has no such name.
     """
 
     user: str
@@ -31,6 +32,9 @@ class Principal:
     roles: frozenset[str] = frozenset()
     audiences: frozenset[str] = frozenset({PUBLIC})
     expires_at: float | None = None
+    issued_at: float | None = None
+    token_id: str | None = None
+    session_id: str | None = None
 
     def has_role(self, *roles: str) -> bool:
         """Tell whether it has one of these roles."""

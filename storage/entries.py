@@ -8,6 +8,7 @@ from typing import Any
 from storage.positions import PositionCodec
 
 HIGH = "high"
+OWN_TOPICS = "tailcast."  # how the topics of the server's own entries begin, which nobody receives
 # What an entry holds in memory beyond its data: object, strings, id and the two encoded forms' headers, as measured with
 # tracemalloc. The window's bound in bytes counts this for every entry.
 ENTRY_OVERHEAD_BYTES = 900

@@ -138,6 +138,7 @@ def test_what_is_no_object_is_refused(text: bytes) -> None:
         ("topic", "a..b", "topic"),
         ("topic", "a.*", "topic"),
         ("topic", "a b", "topic"),
+        ("topic", "tailcast.control", "topic"),
         ("topic", "a\nb", "topic"),
         ("topic", "x" * 256, "topic"),
         ("type", "a b", "type"),
