@@ -124,7 +124,9 @@ class Connection:
         "interest",
         "opened_at",
         "outbox",
+        "owned",
         "owner",
+        "owns_all",
         "position",
         "principal",
         "replayed",
@@ -144,6 +146,8 @@ class Connection:
         self.format = format
         self.sink = sink
         self.owner = owner
+        self.owned: frozenset[str] = frozenset()  # audiences of those resources of its principal's that it hears of
+        self.owns_all = True  # it hears of all of them, also of those to come; False: only of those it has named
         self.inbox: Inbox | None = None  # None: what the client sends does not matter
         self.interest: Interest[Connection] | None = None  # None before it is opened and after it is closed
         self.state = State.READING
@@ -220,6 +224,10 @@ class Connection:
     def _coverages(self) -> Iterable[Coverage]:
         return self.coverage.values() if self.coverage is not None else ()
 
+    def audiences(self) -> frozenset[str]:
+        """Return everything it may receive from just now."""
+        return self.principal.audiences | self.owned if self.owned else self.principal.audiences
+
     def describe(self) -> dict[str, Any]:
         """Return what log lines about it say."""
         return {
@@ -231,6 +239,6 @@ class Connection:
 
 
 def _selects(subscription: Subscription, entry: Entry) -> bool:
-    if not subscription.selects(entry.topic, entry.type, entry.source):
+    if not subscription.selects(entry.topic, entry.type, entry.source, entry.audience):
         return False
     return not subscription.bounds or subscription.holds(parse_payload(entry.data))

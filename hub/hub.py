@@ -12,11 +12,12 @@ from typing import Any
 
 from hub.catchup import EVICTED, CatchUp
 from hub.connection import OUTBOX_BYTES, Connection, Coverage, Start, State
-from hub.errors import POLICY, RESTART, STALE
+from hub.errors import POLICY, RESTART, STALE, Forbidden, Unauthenticated
 from hub.fanout import FanOut
 from hub.formats import rfc3339
 from hub.keeper import Clock, Keeper
 from hub.principal import Principal
+from hub.rights import Rights
 from hub.router import Router
 from hub.starting import HubLog, locate
 from hub.subscriptions import Subscription
@@ -41,6 +42,9 @@ class Hub:
         chunk_bytes: How much may be pending for a connection that does not keep up.
         window_bytes: How much of the log's end is kept in memory.
         max_connections: How many connections there may be; 0: any number.
+        connections_per_user: How many of them one user may have; one more closes the oldest. 0: any number.
+        connections_per_org: How many of them one organisation may have; one more is refused. 0: any number.
+        seal: Makes the resume token of a connection at a place, given as an id; None: there are none.
     """
 
     def __init__(
@@ -53,15 +57,20 @@ class Hub:
         chunk_bytes: int = 64 << 10,
         window_bytes: int = 64 << 20,
         max_connections: int = 0,
+        connections_per_user: int = 0,
+        connections_per_org: int = 0,
+        seal: Callable[[Connection, str], str | None] = lambda connection, position: None,
     ) -> None:
         self._log = log
         self._clock = clock
         self._max_connections = max_connections
+        self._seal = seal
         self._codec: PositionCodec | None = None  # of the log that is being followed; None before the first contact
         self.head = Position(0, 0)  # of the log, as far as this process has seen it
         self.connections: dict[Connection, None] = {}
         self._ahead: list[Connection] = []  # those that wait for the head to move
         self.router = Router()
+        self.rights = Rights(self, clock.time, connections_per_user=connections_per_user, connections_per_org=connections_per_org)
         self.window = Window(window_bytes)
         self.fan_out = FanOut(self.router, chunk_bytes)
         self.keeper = Keeper(
@@ -104,6 +113,8 @@ class Hub:
         delivered, possible = self.fan_out.delivered, self.fan_out.possible
         if entries[0].seq != self.head.seq + 1:  # another log, whose beginning was evicted before this process read it
             self.lose(entries[0], EVICTED)
+        if not all(entry.audience for entry in entries):
+            self.rights.heed(entry for entry in entries if not entry.audience)
         self.window.append(entries)
         for piece in self.fan_out.pieces(entries):
             blocked = self.fan_out.push(piece)
@@ -123,6 +134,7 @@ class Hub:
         before = Position(first.seq - 1, first.ms)
         lost_from = self._encode(*self.head)
         self.window.clear()
+        self.rights.lose()
         self.head = before
         for connection in [one for one in self.connections if one.state is State.ATTACHED]:
             self.catch_up.report_gap(connection, lost_from, reason, before)
@@ -134,6 +146,7 @@ class Hub:
         self.head = Position(0, 0)
         self.window.clear()
         self.catch_up.clear()
+        self.rights.lose()
         self._ahead = []
         for connection, place in places.items():
             lost = connection.start.lost if connection.start and connection.start.lost else (place, reason)
@@ -177,18 +190,19 @@ class Hub:
         """Take a connection in: it hears `welcome`, then what it is owed from its start on, then what is new.
 
         Args:
-            connection: A new one.
+            connection: A new one, which `rights` let in; what it owns is noted in it.
             subscriptions: What it selects; with none it hears nothing until it subscribes.
             start: Where it begins; None: at the head.
             preamble: Bytes that its transport needs before everything else.
         """
         connection.opened_at = self._clock.monotonic()
-        connection.interest = self.router.intern(connection.principal.audiences, subscriptions, connection.format)
+        connection.interest = self.router.intern(connection.audiences(), subscriptions, connection.format)
         connection.position = start.position if start else self.head
         connection.start = start
         connection.replayed = 0 if start else None
         connection.told = connection.position.seq
         self.connections[connection] = None
+        self.rights.enter(connection)
         self.keeper.admit(connection)
         logger.info("connected", extra={"fields": connection.describe()})
         if self.offer(connection, preamble + self._welcome(connection)):
@@ -200,6 +214,7 @@ class Hub:
         fields = {
             "clientId": connection.client_id,
             "position": position,
+            "resumeToken": self._seal(connection, position),
             "expiresAt": rfc3339(int(expires_at * 1000)) if expires_at is not None else None,
             "timestamp": rfc3339(int(self._clock.time() * 1000)),
         }
@@ -313,6 +328,7 @@ class Hub:
             return
         connection.detach(State.CLOSED, self.place(connection))
         self.connections.pop(connection, None)
+        self.rights.leave(connection)
         if connection.interest is not None:
             self.router.release(connection.interest)
             connection.interest = None
@@ -371,18 +387,41 @@ class Hub:
         self._change_interest(connection)
         return True
 
-    def renew(self, connection: Connection, principal: Principal) -> None:
-        """Go on with another credential of the same user."""
+    def resume_token(self, connection: Connection) -> str | None:
+        """Return what reopens this connection where it stands, with the subscriptions it has now; None: there is no such thing."""
+        return self._seal(connection, self._encode(*self.place(connection)))
+
+    def renew(self, connection: Connection, principal: Principal, ref: str | None = None) -> None:
+        """Go on with another credential of the same user, organisation and entity, and tell the client.
+
+        Raises:
+            Forbidden: If it is somebody else's.
+            Unauthenticated: If it is revoked.
+        """
+        if not principal.is_same_as(connection.principal):
+            raise Forbidden("the credential is somebody else's: open a connection of its own with it", field="token")
+        if self.rights.revocations.cover(principal):
+            raise Unauthenticated("the credential was revoked", field="token")
         connection.principal = principal
         self.keeper.admit(connection)
         self._change_interest(connection)
+        expires_at = principal.expires_at
+        fields: dict[str, Any] = {} if ref is None else {"ref": ref}
+        fields["expiresAt"] = rfc3339(int(expires_at * 1000)) if expires_at is not None else None
+        self.tell(connection, "renewed", {**fields, "resumeToken": self.resume_token(connection)})
+
+    def change_rights(self, connection: Connection, owned: frozenset[str]) -> None:
+        """Go on with other resources than before: what was not for a connection until now is, and the other way round."""
+        if owned != connection.owned:
+            self.rights.census.own(connection, owned)
+            self._change_interest(connection)
 
     def _change_interest(self, connection: Connection) -> None:
         connection.limit_coverage()
         old = connection.interest
         assert old is not None
         subscriptions = old.subscriptions if connection.coverage is None else connection.subscriptions()
-        new = self.router.intern(connection.principal.audiences, subscriptions, connection.format)
+        new = self.router.intern(connection.audiences(), subscriptions, connection.format)
         if connection.state is State.ATTACHED:
             del old.attached[connection]
             new.attached[connection] = None

@@ -32,7 +32,7 @@ class Interest(Generic[Attached]):
         topic, type, source, audience = kind
         if self.audiences.isdisjoint(audience):
             return None
-        selecting = [one for one in self.subscriptions if one.selects(topic, type, source)]
+        selecting = [one for one in self.subscriptions if one.selects(topic, type, source, audience)]
         if not selecting:
             return None
         return () if any(not one.bounds for one in selecting) else tuple(selecting)

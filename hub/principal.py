@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 PUBLIC = "public"
@@ -39,6 +40,18 @@ class Principal:
     def has_role(self, *roles: str) -> bool:
         """Tell whether it has one of these roles."""
         return not self.roles.isdisjoint(roles)
+
+    def names(self) -> Iterator[str]:
+        """Return the audiences that it is itself: its user, organisation and entity, and nothing it was granted beyond."""
+        yield f"user:{self.user}"
+        if self.org is not None:
+            yield f"org:{self.org}"
+        if self.entity is not None:
+            yield f"entity:{self.entity}"
+
+    def is_same_as(self, other: Principal) -> bool:
+        """Tell whether another credential speaks for the same one, so that a connection may go on with it."""
+        return (self.user, self.org, self.entity) == (other.user, other.org, other.entity)
 
 
 def audiences_of(user: str, org: str | None, entity: str | None, further: frozenset[str]) -> frozenset[str]:

@@ -6,7 +6,7 @@ Topics are segments joined by dots. In a subscription `*` stands for one segment
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -50,9 +50,12 @@ class Subscription(NamedTuple):
     types: frozenset[str] = frozenset()  # empty: every type
     sources: frozenset[str] = frozenset()  # empty: every source
     bounds: tuple[Bound, ...] = ()
+    audiences: frozenset[str] = frozenset()  # only events for one of these; empty: for whomever
 
-    def selects(self, topic: str, type: str, source: str | None) -> bool:
+    def selects(self, topic: str, type: str, source: str | None, audience: Collection[str]) -> bool:
         """Tell whether events like this are selected, whatever their payload says."""
+        if self.audiences and self.audiences.isdisjoint(audience):
+            return False
         if self.types and type not in self.types:
             return False
         if self.sources and source not in self.sources:

@@ -101,6 +101,7 @@ async def test_welcome_comes_first_and_says_who_and_where(format: Format) -> Non
     assert welcome.fields == {
         "clientId": "me",
         "position": id_of(10),
+        "resumeToken": None,
         "expiresAt": "2025-06-15T15:24:20.000Z",
         "timestamp": "2025-06-15T15:23:20.000Z",
     }

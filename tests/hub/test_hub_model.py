@@ -166,7 +166,7 @@ class Client:
             is_this = message.kind == "event" and place == to
             lost = message.kind == "gap" or self.floats
             assert is_this or (lost and place in self.world.gone), f"{place} is skipped by {message}"
-        if message.kind != "welcome":
+        if message.kind not in ("welcome", "renewed"):  # which say nothing of what has been read
             self.floats = False
         self.at = to
 

@@ -243,9 +243,9 @@ async def test_renewed_credential_ends_later_and_is_announced_again() -> None:
     await stage.pass_(80)
     stage.hub.renew(connection, make_principal(expires_at=stage.clock.time() + 100))
     await stage.pass_(60)
-    assert (sink.kinds(), connection.state) == (["expiring"], State.ATTACHED)
+    assert (sink.kinds(), connection.state) == (["expiring", "renewed"], State.ATTACHED)
     await stage.pass_(20)
-    assert sink.kinds() == ["expiring", "expiring"]
+    assert sink.kinds() == ["expiring", "renewed", "expiring"]
     await stage.pass_(20)
     assert state_of(connection) is State.CLOSED
 

@@ -75,7 +75,7 @@ def check_route(route: Route, entry: Entry, held: list[Interest[Connection]]) ->
     expected = {one: conditions for one in held if (conditions := one.conditions(kind)) is not None}
     assert route.interests == expected
     for one in held:
-        wanted = [selection for selection in one.subscriptions if selection.selects(*kind[:3])]
+        wanted = [selection for selection in one.subscriptions if selection.selects(*kind)]
         number = {'{"n": 1}': 1, '{"n": 2}': 2}.get(entry.data, 0)
         meets = any(not selection.bounds or number >= 2 for selection in wanted)
         assert route.concerns(one, entry) == (meets and not one.audiences.isdisjoint(entry.audience))

@@ -95,11 +95,11 @@ def test_name_may_have_a_limit_of_its_own() -> None:
 def test_subscription_selects_by_topic_type_and_source() -> None:
     """All that was asked for must hold; what was not asked for does not matter."""
     one = make_subscription("a.*", ["x"], ["s"], {})
-    assert one.selects("a.b", "x", "s")
-    assert not one.selects("b.b", "x", "s")
-    assert not one.selects("a.b", "y", "s")
-    assert not one.selects("a.b", "x", None)
-    assert Subscription().selects("any.topic", "any", None)
+    assert one.selects("a.b", "x", "s", ("public",))
+    assert not one.selects("b.b", "x", "s", ("public",))
+    assert not one.selects("a.b", "y", "s", ("public",))
+    assert not one.selects("a.b", "x", None, ("public",))
+    assert Subscription().selects("any.topic", "any", None, ("public",))
 
 
 def test_equal_selections_are_equal_values() -> None:

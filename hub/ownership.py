@@ -1,0 +1,81 @@
+"""Who owns which resource, as far as this process has seen it change. What was so before is asked of MongoDB. No I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from hub.principal import Principal
+
+REMEMBERED_CHANGES = 10_000  # far more than come while one question is put to MongoDB
+RESOURCE = "resource:"
+
+
+class Owned(NamedTuple):
+    """A resource, like `stream/42`, and the audiences that own it: users, organisations and entities.
+
+    `version` grows with every change of the same resource, so that two changes that arrive in the wrong order are told apart.
+    """
+
+    resource: str
+    owners: tuple[str, ...]
+    version: int
+
+    @property
+    def audience(self) -> str:
+        """The audience of events about it."""
+        return f"{RESOURCE}{self.resource}"
+
+    def belongs_to(self, principal: Principal) -> bool:
+        """Tell whether this principal is one of the owners: by its own names, not by audiences it was granted beyond."""
+        return any(name in self.owners for name in principal.names())
+
+
+class OwnershipChanges:
+    """The last changes, in the order in which the log told of them."""
+
+    def __init__(self) -> None:
+        self._changes: deque[Owned] = deque(maxlen=REMEMBERED_CHANGES)
+        self._count = 0  # since the start
+        self._versions: dict[str, int] = {}  # of the resources that changed lately, oldest first
+
+    def note(self, change: Owned) -> bool:
+        """Remember a change; False if a newer one of the same resource is known already."""
+        if self._versions.get(change.resource, -1) >= change.version:
+            return False
+        self._versions.pop(change.resource, None)
+        self._versions[change.resource] = change.version
+        if len(self._versions) > REMEMBERED_CHANGES:
+            del self._versions[next(iter(self._versions))]
+        self._changes.append(change)
+        self._count += 1
+        return True
+
+    def lose(self) -> None:
+        """Learn that changes were missed: whoever asked before does not know enough any more."""
+        self._changes.clear()
+        self._count += REMEMBERED_CHANGES + 1
+
+    def mark(self) -> int:
+        """Return where the changes stand, to ask later what has come since."""
+        return self._count
+
+    def forgot(self, mark: int) -> bool:
+        """Tell whether more has come since `mark` than is remembered."""
+        return self._count - mark > len(self._changes)
+
+    def since(self, mark: int) -> Iterator[Owned]:
+        """Return what has come since `mark`, oldest first; `forgot` tells whether that is all of it."""
+        missing = self._count - mark
+        return (change for index, change in enumerate(self._changes, missing - len(self._changes)) if index >= 0)
+
+
+def owned_audiences(found: Iterable[Owned], changes: Iterable[Owned], principal: Principal) -> frozenset[str]:
+    """Return the audiences of those resources that belong to a principal, by what was found and by what has changed since."""
+    latest = {one.resource: one for one in found}
+    for change in changes:
+        known = latest.get(change.resource)
+        if known is None or known.version < change.version:
+            latest[change.resource] = change
+    return frozenset(one.audience for one in latest.values() if one.belongs_to(principal))
