@@ -1,5 +1,6 @@
-"""The log in MongoDB: one capped collection, appended to in groups, followed by one tailable cursor, read in pages.
+"""The log in MongoDB: one capped collection, appended to in groups, followed by one tailable cursor, read in pages. And the state beside
+it in ordinary collections: sessions, tickets, revocations, ownership, shared keys.
 
-Order of the files, each importing only earlier ones: errors, positions, entries, mongo, log, appender, follower, mongod,
-data_directory, embedded.
+Order of the files, each importing only earlier ones: errors, positions, entries, mongo, collection, batcher, keys, handed_out, sessions,
+tickets, log, appender, follower, mongod, data_directory, embedded.
 """

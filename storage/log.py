@@ -12,11 +12,18 @@ from bson.binary import UUID_SUBTYPE, Binary
 
 from storage.entries import Entry
 from storage.errors import CommandFailed, Unavailable
-from storage.mongo import COLLECTION_UUID_MISMATCH, DUPLICATE_KEY, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND, Database, Document
+from storage.mongo import (
+    CANNOT_ROLL_BACK,
+    COLLECTION_UUID_MISMATCH,
+    DUPLICATE_KEY,
+    DURABLE,
+    NAMESPACE_EXISTS,
+    NAMESPACE_NOT_FOUND,
+    Database,
+    Document,
+)
 from storage.positions import EPOCH_BYTES, KEY_BYTES, Position, PositionCodec
 
-DURABLE = {"w": "majority", "j": True}
-CANNOT_ROLL_BACK = {"level": "majority"}
 OLDEST_MONGODB = 6  # the first that can resize a capped log while it is used, and insert by a collection's UUID
 CAPPED_GRANULARITY_BYTES = 256  # MongoDB rounds a capped collection's size up to a multiple of this
 UNLIMITED_DOCUMENTS = (1 << 31) - 1  # what MongoDB makes of a limit that is taken away again

@@ -33,6 +33,10 @@ DUPLICATE_KEY = 11000
 COLLECTION_UUID_MISMATCH = 361
 CURSOR_GONE = frozenset({43, 136, 175, 237})
 
+# Every write that is acknowledged was written like this, and what is read with this was: neither is undone by a crash or an election.
+DURABLE = {"w": "majority", "j": True}
+CANNOT_ROLL_BACK = {"level": "majority"}
+
 Document = dict[str, Any]
 Session = Any
 

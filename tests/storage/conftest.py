@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,6 +14,20 @@ from tests.storage.faults import Clock, FaultyDatabase
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def present() -> Clock:
+    """A clock that stands at the present: what was over in 1970, MongoDB would delete on its own once a minute."""
+    return Clock(float(int(time.time())))
+
+
+@pytest.fixture
+async def other_database(mongodb_uri: str, database_name: str) -> AsyncIterator[FaultyDatabase]:
+    """The same database as another server process has it."""
+    database = FaultyDatabase(mongodb_uri, database_name)
+    yield database
+    database.close()
 
 
 @pytest.fixture

@@ -147,6 +147,23 @@ async def step_down(database: Database) -> None:
     await admin.command({"replSetStepDown": 1, "force": True, "secondaryCatchUpPeriodSecs": 0})
 
 
+async def stored(database: Database, collection: str) -> list[Document]:
+    """Return all documents of a collection, as they lie in MongoDB."""
+    found: list[Document] = (await database.command({"find": collection, "sort": {"_id": 1}}))["cursor"]["firstBatch"]
+    return found
+
+
+async def indexes(database: Database, collection: str) -> dict[str, Document]:
+    """Return the indexes of a collection by their names, but for that of `_id`."""
+    found = (await database.command({"listIndexes": collection}))["cursor"]["firstBatch"]
+    return {index["name"]: index for index in found if index["name"] != "_id_"}
+
+
+async def plan(database: Database, command: Document) -> str:
+    """Return how MongoDB carries a command out, as text: IXSCAN is by index, COLLSCAN by looking at everything."""
+    return str((await database.command({"explain": command, "verbosity": "queryPlanner"}))["queryPlanner"]["winningPlan"])
+
+
 async def until_answered(database: Database) -> None:
     """Wait until MongoDB takes commands again."""
 
