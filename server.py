@@ -22,11 +22,13 @@ import demo
 import logs
 from handlers.application import RESERVED_FILES, http_server
 from handlers.credentials import TokenVerifier
+from handlers.jwks import PublishedKeys
+from handlers.keys import KeyRing, own_key
 from handlers.services import Limits, Services
 from handlers.sockets import Poller
 from hub.errors import NotReady
 from hub.hub import Hub
-from settings import Settings, SettingsError, help_requested, help_text, read_settings
+from settings import Settings, SettingsError, algorithms_and_keys, help_requested, help_text, read_settings
 from storage.appender import Appender
 from storage.embedded import EmbeddedMongoDB, EmbeddedMongoDBError
 from storage.errors import StorageError, Unavailable
@@ -127,10 +129,13 @@ class Server:
         self._run("sweep", hub.keeper.run())
         if not await self._first_contact(log):
             return False
+        verifier = make_verifier(settings)
+        if verifier.published is not None:
+            self._run("published keys", verifier.published.run())
         services = Services(
             hub=hub,
             appender=appender,
-            verifier=make_verifier(settings),
+            verifier=verifier,
             poller=Poller(asyncio.get_running_loop()),
             limits=make_limits(settings),
             ready=lambda: self._ready(log),
@@ -240,17 +245,26 @@ def _files_allowed() -> int:
 
 
 def make_verifier(settings: Settings) -> TokenVerifier:
-    """Return a verifier with the keys that are set; without any it refuses every token."""
-    keys = {name: settings.jwt_secret if name == "HS256" else settings.jwt_public_key for name in settings.jwt_algorithms}
-    if not keys:
-        logger.warning("no key is set to check tokens with: every token will be refused; see jwt_secret and jwt_public_key")
+    """Return a verifier with the keys that are set; without any it refuses every token. The issuer's are fetched by `published.run`."""
+    if not settings.jwt_algorithms:
+        logger.warning("no key is set to check tokens with: every token will be refused; see jwt_secret, jwt_public_key and jwks_url")
+    secrets = [("HS256", settings.jwt_secret)] if settings.jwt_secret else []
+    public = algorithms_and_keys(settings.jwt_public_key) if settings.jwt_public_key else []
+    ring = KeyRing(own_key(algorithm, text) for algorithm, text in (*secrets, *public))
     return TokenVerifier(
-        keys,
+        ring,
+        algorithms=settings.jwt_algorithms,
+        published=_published_keys(settings, ring) if settings.jwks_url else None,
         issuer=settings.jwt_issuer,
         audience=settings.jwt_audience,
         leeway_seconds=settings.jwt_leeway_seconds,
         time=time.time,
     )
+
+
+def _published_keys(settings: Settings, ring: KeyRing) -> PublishedKeys:
+    seconds = settings.jwks_seconds
+    return PublishedKeys(settings.jwks_url, ring, settings.jwt_algorithms, seconds=seconds, monotonic=time.monotonic)
 
 
 def make_limits(settings: Settings) -> Limits:

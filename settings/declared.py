@@ -140,14 +140,20 @@ class Settings:
     jwt_public_key: str = _setting(
         "Credentials",
         "",
-        kinds.public_key(),
-        "Public key that RS256, ES256 or EdDSA tokens are checked with; empty: none.",
+        kinds.public_keys(),
+        "Public keys that RS256, ES256 or EdDSA tokens are checked with, any of them; empty: none.",
     )
     jwks_url: str = _setting(
         "Credentials",
         "",
-        kinds.not_supported_yet(),
-        "URL of a JWKS with the issuer's public keys; not supported yet.",
+        kinds.key_set_url(),
+        "URL of a JWKS with the issuer's public keys; empty: none.",
+    )
+    jwks_seconds: float = _setting(
+        "Credentials",
+        300.0,
+        kinds.seconds(1, _DAY),
+        "How old the keys of jwks_url may get before they are fetched again, in the background.",
     )
     jwt_algorithms: tuple[str, ...] = _setting(
         "Credentials",

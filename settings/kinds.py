@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 UNLIMITED = sys.maxsize
 
 KIB, MIB, GIB, TIB = 1024, 1024**2, 1024**3, 1024**4
+MAX_PUBLIC_KEYS = 8  # each may have to be tried for a token
 _UNITS = {"TiB": TIB, "GiB": GIB, "MiB": MIB, "KiB": KIB, "": 1}
 _TRUTHS = {
     "true": True,
@@ -76,17 +78,6 @@ def secret(shortest_bytes: int) -> Kind:
     return Kind(f"{shortest_bytes} bytes or more", parse)
 
 
-def not_supported_yet() -> Kind:
-    """Nothing: what is declared already, so that its name is known, and will be understood one day."""
-
-    def parse(given: str) -> str:
-        if given:
-            raise UnfitError("not supported yet; leave it empty")
-        return given
-
-    return Kind("nothing yet", parse)
-
-
 def choice(*names: str) -> Kind:
     """One of some names, in any case."""
     by_lower_case = {name.lower(): name for name in names}
@@ -96,6 +87,34 @@ def choice(*names: str) -> Kind:
         return name
 
     return Kind("one of " + ", ".join(names), parse)
+
+
+def key_set_url() -> Kind:
+    """A URL that nobody on the way can change the answer of: https, or http to this machine itself."""
+    expected = "an https URL (http only to a loopback address)"
+
+    def parse(given: str) -> str:
+        if given and not _is_key_set_url(given):
+            raise UnfitError(f"expected {expected}, without a password or fragment")
+        return given
+
+    return Kind(expected, parse)
+
+
+def _is_key_set_url(given: str) -> bool:
+    if not re.fullmatch(r"https?://[!-~]+", given):
+        return False
+    parts = urlsplit(given)  # raises ValueError for an address in brackets that is none, and `port` for one out of range
+    if not parts.hostname or parts.username is not None or parts.fragment or parts.port == 0:
+        return False
+    return parts.scheme == "https" or _is_loopback(parts.hostname)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def switch() -> Kind:
@@ -195,16 +214,30 @@ def network() -> Kind:
     return Kind("an address or network", parse, lambda value: str(value))
 
 
-def public_key() -> Kind:
-    """A public key, as the text of a PEM file or the path of one; the value is the text, empty for none."""
+def public_keys() -> Kind:
+    """Public keys, as the text of a PEM file or the path of one; the value is the text, empty for none."""
 
     def parse(given: str) -> str:
         pem = given.replace("\\n", "\n") if "-----BEGIN" in given else _content(given)
         if pem:
-            algorithm_of(pem)
+            algorithms_and_keys(pem)
         return pem
 
-    return Kind("the path of a PEM file with a public key, or its text", parse)
+    return Kind("the path of a PEM file with public keys, or its text", parse)
+
+
+def algorithms_and_keys(pem: str) -> list[tuple[str, str]]:
+    """Return each public key of a PEM file with the one JWT algorithm that it is for.
+
+    Raises:
+        UnfitError: If one is no public key or of a kind that no allowed algorithm uses, or there are none, or too many.
+    """
+    keys = re.findall(r"-----BEGIN [A-Z ]+-----.*?-----END [A-Z ]+-----", pem, re.S) or [pem]
+    if len(keys) < pem.count("-----BEGIN"):
+        raise UnfitError("expected whole public keys in PEM format; the end of one is missing")
+    if len(keys) > MAX_PUBLIC_KEYS:
+        raise UnfitError(f"expected at most {MAX_PUBLIC_KEYS} public keys, not {len(keys)}")
+    return [(algorithm_of(key), key) for key in keys]
 
 
 def algorithm_of(pem: str) -> str:

@@ -20,7 +20,10 @@ from settings.declared import DECLARATIONS, Declaration, Settings
 
 _PREFIX = "TAILCAST_"
 _BY_NAME = {one.name: one for one in DECLARATIONS}
-_SECRET_NAMES = {one.name for one in DECLARATIONS if one.hide}
+# What may also be given as TAILCAST_NAME_FILE: what is secret, and keys, which are kept in files anyway.
+_FILE_NAMES = {one.name for one in DECLARATIONS if one.hide} | {"jwt_public_key"}
+# What published keys may be for: a secret that is published is none.
+_PUBLISHED = ("RS256", "ES256", "EdDSA")
 _LONGEST_SHOWN = 80
 _COLUMNS = 100
 _INTRODUCTION = """\
@@ -106,7 +109,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
         if not variable.startswith(_PREFIX) or variable == _PREFIX + "CONFIG":
             continue
         name, text = variable.removeprefix(_PREFIX).lower(), environ[variable]
-        if name not in _BY_NAME and name.removesuffix("_file") in _SECRET_NAMES:
+        if name not in _BY_NAME and name.removesuffix("_file") in _FILE_NAMES:
             name, text = name.removesuffix("_file"), _content(variable, text)
         if name in given:
             raise SettingsError(f"{given[name].where} and {variable}: expected one of them, not both")
@@ -183,14 +186,17 @@ def _parsed(given: _Given) -> Any:
 
 def _with_algorithms(settings: Settings) -> Settings:
     """Fill in the algorithms that the keys are for, or check that those given and the keys fit together."""
-    usable: tuple[str, ...] = ("HS256",) if settings.jwt_secret else ()
+    own: tuple[str, ...] = ("HS256",) if settings.jwt_secret else ()
     if settings.jwt_public_key:
-        usable += (kinds.algorithm_of(settings.jwt_public_key),)
+        own += tuple(name for name, _ in kinds.algorithms_and_keys(settings.jwt_public_key))
+    usable = tuple(dict.fromkeys(own + (_PUBLISHED if settings.jwks_url else ())))
     allowed = settings.jwt_algorithms or usable
     for name in allowed:
         if name not in usable:
-            raise SettingsError(f"jwt_algorithms: {name} is allowed, but neither jwt_secret nor jwt_public_key is for it")
-    for name in usable:
+            raise SettingsError(f"jwt_algorithms: {name} is allowed, but none of jwt_secret, jwt_public_key and jwks_url is for it")
+    for name in own:
         if name not in allowed:
             raise SettingsError(f"jwt_algorithms: {name} is not allowed, but there is a key for it, which would go unused")
+    if settings.jwks_url and not set(_PUBLISHED) & set(allowed):
+        raise SettingsError("jwt_algorithms: no algorithm is allowed that the keys of jwks_url could be for")
     return dataclasses.replace(settings, jwt_algorithms=allowed)

@@ -57,8 +57,12 @@ def pem_of(private_key: Any) -> str:
         (kinds.network(), "::1", ipaddress.ip_network("::1/128")),
         (kinds.secret(shortest_bytes=4), "", ""),
         (kinds.secret(shortest_bytes=4), "éé", "éé"),
-        (kinds.not_supported_yet(), "", ""),
-        (kinds.public_key(), "", ""),
+        (kinds.key_set_url(), "", ""),
+        (kinds.key_set_url(), "https://i.example/keys?v=1", "https://i.example/keys?v=1"),
+        (kinds.key_set_url(), "http://127.0.0.1:8000/jwks", "http://127.0.0.1:8000/jwks"),
+        (kinds.key_set_url(), "http://[::1]/jwks", "http://[::1]/jwks"),
+        (kinds.key_set_url(), "http://localhost/jwks", "http://localhost/jwks"),
+        (kinds.public_keys(), "", ""),
     ],
 )
 def test_text_is_understood(kind: Kind, text: str, value: object) -> None:
@@ -101,10 +105,21 @@ def test_text_is_understood(kind: Kind, text: str, value: object) -> None:
         (kinds.network(), "proxy.local"),
         (kinds.secret(shortest_bytes=4), "abc"),
         (kinds.secret(shortest_bytes=4), "abc\ndef"),
-        (kinds.not_supported_yet(), "https://issuer.example/jwks"),
-        (kinds.public_key(), "/no/such/file"),
-        (kinds.public_key(), "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"),
-        (kinds.public_key(), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"),
+        (kinds.key_set_url(), "http://issuer.example/jwks"),
+        (kinds.key_set_url(), "http://10.0.0.1/jwks"),
+        (kinds.key_set_url(), "http://127.0.0.1.example/jwks"),
+        (kinds.key_set_url(), "issuer.example"),
+        (kinds.key_set_url(), "file:///etc/keys"),
+        (kinds.key_set_url(), "https://me:pw@issuer.example/jwks"),
+        (kinds.key_set_url(), "https://issuer.example/jwks#k"),
+        (kinds.key_set_url(), "https://issuer.example/a b"),
+        (kinds.key_set_url(), "https://issuer.example:99999/"),
+        (kinds.key_set_url(), "https://issuer.example:0/"),
+        (kinds.key_set_url(), "https://[::1/"),
+        (kinds.key_set_url(), "https:///jwks"),
+        (kinds.public_keys(), "/no/such/file"),
+        (kinds.public_keys(), "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"),
+        (kinds.public_keys(), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"),
     ],
 )
 def test_other_text_is_refused(kind: Kind, text: str) -> None:
@@ -136,7 +151,7 @@ def test_public_key_is_taken_as_text_or_file(private_key: Any, algorithm: str, t
     file.write_text(pem)
     assert kinds.algorithm_of(pem) == algorithm
     for given in (pem, pem.replace("\n", "\\n"), str(file)):
-        assert kinds.public_key().parse(given) == pem
+        assert kinds.public_keys().parse(given) == pem
 
 
 @pytest.mark.parametrize(
@@ -147,7 +162,33 @@ def test_public_key_is_taken_as_text_or_file(private_key: Any, algorithm: str, t
 def test_public_key_that_no_algorithm_uses_is_refused(private_key: Any) -> None:
     """A short RSA key and a key on another curve are refused with what is expected."""
     with pytest.raises(UnfitError, match="expected an RSA key of at least 2048 bits, a P-256 key or an Ed25519 key"):
-        kinds.public_key().parse(pem_of(private_key))
+        kinds.public_keys().parse(pem_of(private_key))
+
+
+def test_several_public_keys_are_taken_together() -> None:
+    """A PEM file may hold several keys, of one kind or of several, so that one can take the place of another."""
+    pems = [pem_of(ec.generate_private_key(ec.SECP256R1())), pem_of(ed25519.Ed25519PrivateKey.generate()), pem_of(rsa_key())]
+    text = "# of old\n" + pems[0] + "\n# of new\n".join(pems[1:])
+    assert kinds.public_keys().parse(text) == text
+    assert kinds.algorithms_and_keys(text) == [("ES256", pems[0].strip()), ("EdDSA", pems[1].strip()), ("RS256", pems[2].strip())]
+
+
+def rsa_key() -> rsa.RSAPrivateKey:
+    """Return a key of the least size."""
+    return rsa.generate_private_key(65_537, 2048)
+
+
+def test_public_keys_are_all_good_or_none_is() -> None:
+    """One that is cut off, a private one among them, or more than can be tried, and the whole text is refused."""
+    good = pem_of(ec.generate_private_key(ec.SECP256R1()))
+    private = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"
+    for text, reason in (
+        (good + good[:60], "the end of one is missing"),
+        (good + private, "this is a private key"),
+        (good * (kinds.MAX_PUBLIC_KEYS + 1), "expected at most 8 public keys, not 9"),
+    ):
+        with pytest.raises(UnfitError, match=reason):
+            kinds.public_keys().parse(text)
 
 
 def test_public_key_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
@@ -155,7 +196,7 @@ def test_public_key_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "key.der"
     file.write_bytes(b"\xff\x00")
     with pytest.raises(UnfitError, match=r"cannot read '.*key\.der': it is no text"):
-        kinds.public_key().parse(str(file))
+        kinds.public_keys().parse(str(file))
 
 
 def test_sizes_are_shown_in_their_largest_unit() -> None:

@@ -101,6 +101,24 @@ def test_algorithms_follow_from_the_keys() -> None:
     assert read_settings(["--jwt_algorithms=es256,hs256"], both).jwt_algorithms == ("ES256", "HS256")
 
 
+def test_published_keys_may_be_for_any_algorithm_but_that_of_secrets() -> None:
+    """With `jwks_url`, all algorithms of public keys are allowed, or those of them that `jwt_algorithms` names."""
+    url = "--jwks_url=https://i.example/keys"
+    assert read_settings([url], {}).jwt_algorithms == ("RS256", "ES256", "EdDSA")
+    assert read_settings([url], {"TAILCAST_JWT_SECRET": SECRET}).jwt_algorithms == ("HS256", "RS256", "ES256", "EdDSA")
+    assert read_settings([url, "--jwt_algorithms=RS256"], {}).jwt_algorithms == ("RS256",)
+
+
+def test_public_keys_may_come_in_a_file_that_the_environment_names(tmp_path: Path) -> None:
+    """TAILCAST_JWT_PUBLIC_KEY_FILE names a file as the setting itself does; several keys of one kind are for one algorithm."""
+    file = tmp_path / "keys.pem"
+    file.write_text(PUBLIC_KEY + pem_of(ec.generate_private_key(ec.SECP256R1())))
+    for variable in ("TAILCAST_JWT_PUBLIC_KEY", "TAILCAST_JWT_PUBLIC_KEY_FILE"):
+        settings = read_settings([], {variable: str(file)})
+        assert settings.jwt_algorithms == ("ES256",)
+        assert settings.jwt_public_key.strip() == file.read_text().strip()
+
+
 @pytest.mark.parametrize(
     ("argv", "environ", "line"),
     [
@@ -146,11 +164,20 @@ def test_algorithms_follow_from_the_keys() -> None:
             {"TAILCAST_MONGODB_URI": "http://me:pw@h/"},
             "TAILCAST_MONGODB_URI: expected a URI that starts with mongodb:// or mongodb+srv://, not 'http://me:[redacted]@h/'",
         ),
-        (["--jwks_url=https://i.example/"], {}, "--jwks_url: not supported yet; leave it empty"),
+        (
+            ["--jwks_url=http://i.example/"],
+            {},
+            "--jwks_url: expected an https URL (http only to a loopback address), without a password or fragment",
+        ),
+        (
+            ["--jwks_url=https://i.example/", "--jwt_algorithms=HS256"],
+            {"TAILCAST_JWT_SECRET": SECRET},
+            "jwt_algorithms: no algorithm is allowed that the keys of jwks_url could be for",
+        ),
         (
             ["--jwt_algorithms=HS256"],
             {},
-            "jwt_algorithms: HS256 is allowed, but neither jwt_secret nor jwt_public_key is for it",
+            "jwt_algorithms: HS256 is allowed, but none of jwt_secret, jwt_public_key and jwks_url is for it",
         ),
         (
             ["--jwt_algorithms=HS256"],
