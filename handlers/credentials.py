@@ -89,8 +89,7 @@ class TokenVerifier:
         try:
             return self.principal(token)
         except KeyUnknown:
-            if self.published is None:
-                raise
+            assert self.published is not None, "a key is unknown only where somebody can bring it"
         await self.published.ask()
         return self.principal(token)
 

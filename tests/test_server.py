@@ -19,6 +19,7 @@ import server
 from settings import DECLARATIONS
 from tests.handlers.assembly import PUBLISHER, USER, token
 from tests.handlers.clients import EventStream, RawWebSocket, Response, Wire, event, get, publish, request_bytes, websocket
+from tests.handlers.issuer import Issuer
 from tests.server_process import SECRET, ServerProcess, mongod_of, runs
 from tests.waiting import wait_until
 
@@ -199,6 +200,31 @@ async def test_nothing_of_a_token_is_logged(running: tuple[ServerProcess, int]) 
     for one in (good, bad):
         assert not any(part in process.log for part in one.split("."))
     assert SECRET not in process.log
+
+
+async def test_it_takes_the_keys_that_an_issuer_publishes(on_mongodb: tuple[str, ...], tmp_path: Path) -> None:
+    """From `jwks_url`, trusting the authority in SSL_CERT_FILE; a stop in the middle of a fetch is clean (S2)."""
+    async with Issuer(tmp_path) as issuer:
+        issuer.publish("k1")
+        options = (f"--jwks_url={issuer.url}", "--jwks_seconds=1")
+        async with ServerProcess(*on_mongodb, *options, environment={"SSL_CERT_FILE": str(issuer.certificate)}) as process:
+            port = await process.port()
+            await process.logged("published keys")
+            async with EventStream(port, token=issuer.token("k1")) as stream:
+                await stream.welcome()
+                answer = await get(port, "/v1/stream", token=issuer.token("k2"))
+                assert answer.error() == (401, "unauthenticated", None)
+                issuer.publish("k2")
+                await wait_until(lambda: process.log.count("published keys") == 2, "the new key is there")
+                assert (await publish(port, event(1), issuer.token("k2", roles=["publisher"]))).status == 202
+                assert (await stream.next()).json() == {"n": 1}
+            issuer.gate.clear()
+            asked = issuer.requests
+            await wait_until(lambda: issuer.requests > asked, "the keys are being fetched")
+            process.terminate()
+            assert await process.ended() == 0
+            levels = {json.loads(line)["level"] for line in process.log.splitlines()}
+            assert levels <= {"DEBUG", "INFO"}
 
 
 # ---- stopping

@@ -1,15 +1,17 @@
-"""What tests of handlers get: an assembly with a log of its own, and a MongoDB that may be stopped."""
+"""What tests of handlers get: an assembly with a log of its own, a MongoDB that may be stopped, and an issuer of tokens."""
 
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from storage.embedded import EmbeddedMongoDB
 from tests.handlers.assembly import Assembly
+from tests.handlers.issuer import Checker, Issuer, checking
 from tests.loop_thread import LoopThread
 
 Assemble = Callable[..., Awaitable[Assembly]]
@@ -68,3 +70,18 @@ def stoppable_mongodb(_stoppable: StoppableMongoDB) -> Iterator[StoppableMongoDB
     """A MongoDB that this test may stop; it goes on when the test is over."""
     yield _stoppable
     _stoppable.go_on()
+
+
+@pytest.fixture
+async def issuer(tmp_path: Path) -> AsyncIterator[Issuer]:
+    """An issuer of tokens that publishes one key, k1."""
+    async with Issuer(tmp_path) as one:
+        one.publish("k1")
+        yield one
+
+
+@pytest.fixture
+async def checker(issuer: Issuer) -> AsyncIterator[Checker]:
+    """One who checks the issuer's tokens, and fetches its keys."""
+    async with checking(issuer) as one:
+        yield one

@@ -1,24 +1,34 @@
-"""An issuer of tokens: its keys, the tokens it signs, and a real HTTPS endpoint that publishes the keys, or fails to."""
+"""An issuer of tokens: its keys, its tokens, and a real HTTPS endpoint that publishes the keys or fails to; and one who checks tokens."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import ipaddress
 import json
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jwt
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
+from handlers.credentials import TokenVerifier
+from handlers.jwks import PublishedKeys
+from handlers.keys import KeyRing, own_key
+from hub.errors import NotReady, Unauthenticated
+from hub.principal import Principal
+from tests.handlers.assembly import SECRET
+
+ALL_ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
 NEW_KEY: dict[str, Any] = {
     "RS256": lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048),
     "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
@@ -97,11 +107,12 @@ class Issuer:
         await asyncio.gather(*self._connections, return_exceptions=True)
         await self._server.wait_closed()
 
-    def publish(self, *names: str, algorithm: str = "ES256") -> None:
-        """Publish the keys of these names, made when they are first named, and no others."""
+    def publish(self, *names: str, algorithm: str = "ES256", pretty: bool = False) -> None:
+        """Publish the keys of these names, made when they are first named, and no others; or the same in other words."""
         for name in names:
             self._keys.setdefault(name, NEW_KEY[algorithm]())
-        self.say(key_set(*(jwk_of(self._keys[name], algorithm, kid=name, use="sig") for name in names)))
+        jwks = [jwk_of(self._keys[name], algorithm, kid=name, use=None if pretty else "sig") for name in names]
+        self.say(key_set(*jwks))
 
     def say(self, body: bytes, status: str = "200 OK", headers: Iterable[str] = ()) -> None:
         """Answer every request so from now on."""
@@ -127,6 +138,70 @@ class Issuer:
         finally:
             self._connections.discard(task)
             writer.close()
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Checker:
+    """A verifier with the issuer's keys, and the task that fetches them.
+
+    Args:
+        issuer: Whose keys.
+        options: Of `PublishedKeys`, where they are not the test's own.
+    """
+
+    def __init__(self, issuer: Issuer, **options: Any) -> None:
+        self.clock = Clock()
+        self.ring = KeyRing([own_key("HS256", SECRET)])
+        given = {"seconds": 3600.0, "monotonic": self.clock, "ssl_context": issuer.trusting(), **options}
+        self.published = PublishedKeys(issuer.url, self.ring, ALL_ALGORITHMS, **given)
+        self.verifier = TokenVerifier(
+            self.ring, algorithms=ALL_ALGORITHMS, published=self.published, issuer="", audience="", leeway_seconds=5.0, time=time.time
+        )
+
+    def start(self) -> None:
+        """Fetch from now on."""
+        self._task = asyncio.create_task(self.published.run(), name="published keys")
+
+    async def stop(self) -> None:
+        """Fetch no more."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def authenticate(self, token: str) -> Principal:
+        """Check a token, and fetch keys if it needs some."""
+        return await self.verifier.authenticate(token)
+
+    async def refusal(self, token: str) -> str:
+        """Return why a token is refused."""
+        with pytest.raises(Unauthenticated) as caught:
+            await self.authenticate(token)
+        return str(caught.value)
+
+    async def unavailable(self, token: str) -> int | None:
+        """Return after how many seconds to try again with a token that nobody can judge yet."""
+        with pytest.raises(NotReady) as caught:
+            await self.authenticate(token)
+        return caught.value.retry_after
+
+
+@contextlib.asynccontextmanager
+async def checking(issuer: Issuer, **options: Any) -> AsyncIterator[Checker]:
+    """A checker that fetches."""
+    checker = Checker(issuer, **options)
+    checker.start()
+    try:
+        yield checker
+    finally:
+        await checker.stop()
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -20,10 +21,13 @@ from hypothesis import strategies as st
 
 from handlers import credentials
 from handlers.credentials import LATEST_EXPIRY, MAX_AUDIENCES, MAX_TOKEN_LENGTH, TokenVerifier, claims_of, principal_of
+from handlers.jwks import ASK_SECONDS
 from handlers.keys import KeyRing, own_key
 from hub.errors import TokenExpired, Unauthenticated
 from hub.principal import Principal, is_audience
 from hub.subscriptions import is_name
+from tests.handlers.issuer import Checker, Issuer, jwk_of, key_set
+from tests.waiting import wait_until
 
 SECRET = "a secret for HS256, of more than 32 bytes"
 PRIVATE: dict[str, Any] = {
@@ -301,15 +305,24 @@ def test_a_token_for_another_server_is_refused_where_no_audience_is_set() -> Non
 )
 def test_a_token_is_written_in_one_way(token: str, reason: str) -> None:
     """What the standards leave no room for is refused, and so is a header that asks for what nobody here understands (RFC 7515, 4.1.11)."""
-    assert reason in str(refusal(token))
+    for checker in (verifier(), knowing()):
+        assert reason in str(refusal(token, checker))
+
+
+def knowing() -> TokenVerifier:
+    """Return a verifier that remembers the header of a token that held."""
+    checker = verifier()
+    checker.principal(signed({"jti": "another"}))
+    return checker
 
 
 def test_the_last_character_counts_as_well() -> None:
     """A signature whose last character was changed is refused, though its unused bits are no part of it."""
     token = signed({})
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    for character in alphabet.replace(token[-1], ""):
-        refusal(token[:-1] + character)
+    for checker in (verifier(), knowing()):
+        for character in alphabet.replace(token[-1], ""):
+            refusal(token[:-1] + character, checker)
 
 
 def test_padding_that_is_right_is_no_harm() -> None:
@@ -374,6 +387,59 @@ async def test_a_token_is_authenticated_as_it_is_checked() -> None:
     assert (await verifier().authenticate(signed({}))).user == "u1"
     with pytest.raises(Unauthenticated, match="signature"):
         await verifier().authenticate(signed({}, "another secret that is long enough, too"))
+
+
+# ---- keys that an issuer publishes
+
+
+async def test_a_withdrawn_key_takes_its_tokens_with_it(issuer: Issuer, checker: Checker) -> None:
+    """A token that was checked before is refused once its key is no longer published; those of other keys hold (S2)."""
+    issuer.publish("k1", "k2")
+    old, new, other = issuer.token("k1"), issuer.token("k2"), issuer.token("k3")
+    await checker.authenticate(old)
+    first = await checker.authenticate(new)
+    assert checker.verifier.principal(old) is await checker.authenticate(old)
+    issuer.publish("k2", "k3")
+    checker.clock.now += ASK_SECONDS
+    await checker.authenticate(other)
+    assert "a key that is not known" in await checker.refusal(old)
+    assert await checker.authenticate(new) == first
+
+
+async def test_tokens_without_a_kid_are_checked_with_the_keys_that_fit(issuer: Issuer, checker: Checker) -> None:
+    """One key or several, named or not; a new one without any name is fetched as well, and a signature of nobody's is refused."""
+    first, second, third = PRIVATE["ES256"], PRIVATE["EdDSA"], PRIVATE["RS256"]
+    issuer.say(key_set(jwk_of(first, "ES256", kid="a"), jwk_of(second, "EdDSA")))
+    assert (await checker.authenticate(signed({}, first, "ES256"))).user == "u1"
+    assert (await checker.authenticate(signed({}, second, "EdDSA", kid="whatever"))).user == "u1"
+    issuer.say(key_set(jwk_of(third, "RS256")))
+    checker.clock.now += ASK_SECONDS
+    assert (await checker.authenticate(signed({}, third, "RS256"))).user == "u1"
+    assert "a key that is not known" in await checker.refusal(signed({}, first, "ES256"))
+
+
+async def test_a_known_name_with_a_wrong_signature_asks_for_nothing(issuer: Issuer, checker: Checker) -> None:
+    """A forged token that names a key that is here is refused at once, and so is one of another algorithm, by whatever name (RFC 8725)."""
+    await checker.authenticate(issuer.token("k1"))
+    checker.clock.now += ASK_SECONDS
+    assert "signature" in await checker.refusal(signed({}, PRIVATE["ES256"], "ES256", kid="k1"))
+    assert "signature" in await checker.refusal(signed({}, "another secret of more than 32 bytes", kid="k9"))
+    assert issuer.requests == 1
+
+
+async def test_a_known_key_is_checked_without_waiting(issuer: Issuer, checker: Checker) -> None:
+    """A token whose key is here, remembered or not, is checked in one go: the coroutine never suspends, also while keys are fetched."""
+    await checker.authenticate(issuer.token("k1"))
+    issuer.gate.clear()
+    checker.clock.now += ASK_SECONDS
+    stranger = asyncio.create_task(checker.refusal(issuer.token("k2")))
+    await wait_until(lambda: issuer.requests == 2, "the keys are asked for again")
+    for token in (new := issuer.token("k1", sub="u2"), new):
+        with pytest.raises(StopIteration) as ended:
+            checker.authenticate(token).send(None)
+        assert ended.value.value.user == "u2"
+    issuer.gate.set()
+    assert "a key that is not known" in await stranger
 
 
 # ---- claims that we keep ourselves

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 
 from handlers.keys import MAX_SET_KEYS, MAX_TRIED_KEYS, Key, KeyRing, UnusableSetError, own_key, published_keys
+from tests.handlers.assembly import SECRET
+from tests.handlers.issuer import ALL_ALGORITHMS as ALL
 from tests.handlers.issuer import NEW_KEY, jwk_of, key_set
 
-SECRET = "a secret for HS256, of more than 32 bytes"
-ALL = ("HS256", "RS256", "ES256", "EdDSA")
 PRIVATE = {algorithm: make() for algorithm, make in NEW_KEY.items()}
 GOOD = jwk_of(PRIVATE["ES256"], "ES256", kid="good")
 
@@ -50,6 +51,16 @@ def test_a_key_is_of_the_kind_of_its_algorithm(algorithm: str, text: str) -> Non
     """A key that is none, is for another algorithm, or too short for it (RFC 7518, 3.2 and 3.3) is refused; a public key is no secret."""
     with pytest.raises(ValueError, match=f"this (is no key|key is too short) for {algorithm}"):
         own_key(algorithm, text)
+
+
+@pytest.mark.parametrize("algorithm", PRIVATE)
+def test_a_key_knows_its_own_signatures(algorithm: str) -> None:
+    """A signature of the key's own private half over the content, and nothing else, whatever its length."""
+    key, signer = own_key(algorithm, pem_of(PRIVATE[algorithm])), jwt.get_algorithm_by_name(algorithm)
+    signature = signer.sign(b"content", PRIVATE[algorithm])
+    assert key.signed(b"content", signature)
+    for content, other in ((b"Content", signature), (b"content", signature[:-1]), (b"content", signature[::-1]), (b"content", b"")):
+        assert not key.signed(content, other)
 
 
 def test_a_key_does_not_show_what_is_secret() -> None:
