@@ -1,4 +1,4 @@
-"""The keys that an issuer publishes at a URL (JWKS): fetched, kept, and fetched again. Knows no token.
+"""The keys that an issuer publishes at a URL (JWKS, RFC 7517): fetched, kept, and fetched again. Knows no token.
 
 One task fetches, so that there is never more than one fetch, however many wait for it. What was fetched last is good until something
 newer comes: an issuer that cannot be reached locks nobody out.
@@ -89,7 +89,10 @@ class PublishedKeys:
             raise NotReady("the keys that tokens are checked with could not be fetched yet", retry_after=math.ceil(ASK_SECONDS))
 
     async def run(self) -> None:
-        """Fetch the keys now, whenever they get old, and when a client asks. Cancelling ends it, and a fetch with it."""
+        """Fetch the keys now, whenever they get old, and when a client asks.
+
+        Cancelling ends it, and whoever waits for keys is told to come back. A fetch under way comes to nothing, within its time limit.
+        """
         client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=MAX_SET_BYTES)
         try:
             while True:
@@ -120,7 +123,7 @@ class PublishedKeys:
             text = (await _answer(client.fetch(self._request))).body
             if text != self._text:
                 self._keep(text)
-        except (HTTPError, OSError, ValueError) as error:
+        except Exception as error:  # of any kind: with some answers, Tornado raises what it documents nowhere
             self._failures += 1
             if self._failures == 1:
                 kept = "those of before are used meanwhile" if self._text is not None else "tokens that need them are answered 503"

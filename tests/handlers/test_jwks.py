@@ -174,6 +174,8 @@ BAD_ANSWERS = {
     "an empty set": (b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{"keys":[]}', "none of its keys"),
     "compressed": (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x08", "it is no JSON object"),
     "no HTTP": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "the connection was closed"),
+    "a head without end": (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000, "not found within 65536 bytes"),
+    "two lengths": (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}", "the connection was closed"),
     "nothing": (b"", "the connection was closed"),
     "half an answer": (b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"keys": [', "the connection was closed"),
     "too large": (
