@@ -12,8 +12,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -21,13 +22,18 @@ from tornado.netutil import bind_sockets
 import demo
 import logs
 from handlers.application import RESERVED_FILES, http_server
+from handlers.authentication import Authenticator
+from handlers.belongings import Belonging
 from handlers.credentials import TokenVerifier
 from handlers.jwks import PublishedKeys
 from handlers.keys import KeyRing, own_key
+from handlers.resumption import Sealer
+from handlers.revision import Revision
 from handlers.services import Limits, Services
 from handlers.sockets import Poller
 from hub.errors import NotReady
 from hub.hub import Hub
+from hub.keeper import Clock
 from settings import Settings, SettingsError, algorithms_and_keys, help_requested, help_text, read_settings
 from storage.appender import Appender
 from storage.embedded import EmbeddedMongoDB, EmbeddedMongoDBError
@@ -35,8 +41,10 @@ from storage.errors import StorageError, Unavailable
 from storage.follower import Follower
 from storage.log import Log
 from storage.mongo import Database
+from storage.state import State
 
 logger = logging.getLogger("tailcast.server")
+Answer = TypeVar("Answer")
 
 BACKLOG = 4096  # connections that wait to be accepted: all clients of another server may come at once
 PROBE_SECONDS = 1.0  # how long readyz believes that the log could be appended to
@@ -59,6 +67,7 @@ class Server:
         self._stop_wanted = asyncio.Event()
         self._mongodb: EmbeddedMongoDB | None = None  # None with a MongoDB of the operator's
         self._database: Database | None = None
+        self._state: State | None = None
         self._http: HTTPServer | None = None
         self._services: Services | None = None
         self._follower: Follower | None = None
@@ -112,41 +121,24 @@ class Server:
             size_bytes=settings.log_bytes,
             max_documents=settings.log_documents,
         )
-        hub = Hub(
-            log,
-            _Clock(),
-            heartbeat_seconds=settings.heartbeat_seconds,
-            stale_seconds=settings.stale_seconds,
-            chunk_bytes=settings.chunk_bytes,
-            window_bytes=settings.window_bytes,
-            max_connections=min(settings.max_connections, _files_allowed() - RESERVED_FILES),
-        )
-        appender = Appender(log, seconds=settings.append_seconds)
-        self._follower = Follower(log, hub)
-        self._run("appender", appender.run())
-        self._run("follower", self._follower.run())
-        self._run("catching up", hub.catch_up.run())
-        self._run("sweep", hub.keeper.run())
-        if not await self._first_contact(log):
+        state = self._state = State(self._database, clock=time.time)
+        key = await self._first_contact(log, state)
+        if key is None:
             return False
-        verifier = make_verifier(settings)
-        if verifier.published is not None:
-            self._run("published keys", verifier.published.run())
-        services = Services(
-            hub=hub,
-            appender=appender,
-            verifier=verifier,
-            poller=Poller(asyncio.get_running_loop()),
-            limits=make_limits(settings),
-            ready=lambda: self._ready(log),
-            allowed_origins=frozenset(settings.allowed_origins),
-        )
+        parts = assemble(settings, log, state, key, _Clock())
+        self._follower = parts.follower
+        for name, work in parts.work().items():
+            self._run(name, work)
+        if not await self._at_head() or not await self._patiently(parts.revision.revise):
+            return False
+        services = parts.services
+        services.ready = lambda: self._ready(log)
         self._http = http_server(services)
         self._services = services
         self._http.add_sockets(sockets)
         self.port = sockets[0].getsockname()[1]
         if settings.demo:
-            self._run("demo feed", demo.feed(appender))
+            self._run("demo feed", demo.feed(services.appender))
             demo.show(self.url, settings.data_dir, settings.jwt_secret if "HS256" in settings.jwt_algorithms else "")
         gc.collect()
         gc.freeze()  # what is here now stays: the collector need not look at it again
@@ -157,19 +149,34 @@ class Server:
         self._mongodb = EmbeddedMongoDB(self.settings.data_dir)
         return await self._mongodb.start()
 
-    async def _first_contact(self, log: Log) -> bool:
+    async def _first_contact(self, log: Log, state: State) -> bytes | None:
+        """Wait until MongoDB has what is needed, and return the key of resume tokens; None if the server is stopped meanwhile."""
+
+        async def open_both() -> bytes:
+            await log.open()
+            return await state.open()
+
+        return await self._patiently(open_both)
+
+    async def _at_head(self) -> bool:
         """Wait until the head of the log has been seen; False if the server is stopped meanwhile."""
         assert self._follower is not None
+        while self._follower.at_head_since is None and not self._stop_wanted.is_set():  # noqa: ASYNC110  # it tells nobody
+            await asyncio.sleep(FLUSH_SECONDS)
+        return not self._stop_wanted.is_set()
+
+    async def _patiently(self, ask: Callable[[], Awaitable[Answer]]) -> Answer | None:
+        """Ask MongoDB until it answers; None if the server is stopped meanwhile."""
         warned = False
-        while self._follower.at_head_since is None and not self._stop_wanted.is_set():
+        while not self._stop_wanted.is_set():
             try:
-                await log.open()
+                return await ask()
             except Unavailable as error:
                 if not warned:
                     logger.warning("waits for MongoDB: %s", error)
                 warned = True
             await asyncio.sleep(FLUSH_SECONDS)
-        return not self._stop_wanted.is_set()
+        return None
 
     def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.add(asyncio.create_task(work, name=name))
@@ -210,6 +217,8 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._state is not None:
+            await self._state.close()
         if self._database is not None:
             self._database.close()
         if self._mongodb is not None:
@@ -244,6 +253,73 @@ def _files_allowed() -> int:
     return hard
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One server's parts, made for each other and not started yet."""
+
+    services: Services
+    follower: Follower
+    revision: Revision
+
+    def work(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """Return what must run as long as the server does, by name."""
+        services = self.services
+        work = {
+            "appender": services.appender.run(),
+            "follower": self.follower.run(),
+            "catching up": services.hub.catch_up.run(),
+            "sweep": services.hub.keeper.run(),
+            "revision of rights": self.revision.run(),
+        }
+        published = services.authenticator.verifier.published
+        return work if published is None else {**work, "published keys": published.run()}
+
+
+def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Clock) -> Parts:
+    """Return the parts of a server.
+
+    Args:
+        settings: What the operator chose.
+        log: The log, open.
+        state: What is kept beside it, open.
+        key: What resume tokens are sealed with.
+        clock: Time, for the hub.
+    """
+    sealer = Sealer(key, seconds=settings.resume_seconds, time=clock.time)
+    hub = Hub(
+        log,
+        clock,
+        heartbeat_seconds=settings.heartbeat_seconds,
+        stale_seconds=settings.stale_seconds,
+        chunk_bytes=settings.chunk_bytes,
+        window_bytes=settings.window_bytes,
+        max_connections=min(settings.max_connections, _files_allowed() - RESERVED_FILES),
+        connections_per_user=settings.connections_per_user,
+        connections_per_org=settings.connections_per_org,
+        seal=sealer.seal,
+    )
+    authenticator = Authenticator(
+        verifier=make_verifier(settings),
+        sessions=state.sessions,
+        tickets=state.tickets,
+        sealer=sealer,
+        revocations=hub.rights.revocations,
+    )
+    belonging = Belonging(state.ownership, hub.rights.changes)
+    services = Services(
+        hub=hub,
+        appender=Appender(log, seconds=settings.append_seconds),
+        authenticator=authenticator,
+        belonging=belonging,
+        state=state,
+        poller=Poller(asyncio.get_running_loop()),
+        limits=make_limits(settings),
+        ready=log.barrier,
+        allowed_origins=frozenset(settings.allowed_origins),
+    )
+    return Parts(services, Follower(log, hub), Revision(hub, state, belonging))
+
+
 def make_verifier(settings: Settings) -> TokenVerifier:
     """Return a verifier with the keys that are set; without any it refuses every token. The issuer's are fetched by `published.run`."""
     if not settings.jwt_algorithms:
@@ -276,6 +352,9 @@ def make_limits(settings: Settings) -> Limits:
         max_frame_bytes=settings.max_frame_bytes,
         subscriptions_per_connection=settings.subscriptions_per_connection,
         auth_seconds=settings.auth_seconds,
+        ticket_seconds=settings.ticket_seconds,
+        session_seconds=settings.session_seconds,
+        revocation_seconds=settings.revocation_seconds,
     )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import re
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from tornado.httputil import HTTPServerRequest
 from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
+from handlers.authentication import RESUME, SESSION, TICKET, TOKEN, Credential
 from handlers.services import Services
+from handlers.validation import described
 from hub.errors import (
     BadRequest,
     Forbidden,
@@ -35,6 +37,8 @@ MAX_HEADERS_BYTES = 16 << 10
 DISCARDED_BYTES = 32 << 20  # of a body over its limit, before the connection is closed in the middle of it
 RETRY_AFTER_SECONDS = 2  # what is said when MongoDB is away; it is back in seconds, or somebody is called
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+AGENT = "agent"
+Shape = TypeVar("Shape")
 _json = msgspec.json.Encoder()
 
 
@@ -43,6 +47,8 @@ class Handler(RequestHandler):
     """The base of all handlers. Bodies arrive in pieces, so that one that is too large is refused before it is here."""
 
     OPEN: ClassVar[bool] = False  # whether it answers somebody without a credential; a test knows which do
+    OPENS_STREAM: ClassVar[bool] = False  # whether tickets and resume tokens are good for it
+    COOKIES_NEED_ORIGIN: ClassVar[bool] = False  # whether a cookie without an Origin is refused even in a GET
     CORS_METHODS: ClassVar[str] = "GET"
 
     def __init__(self, application: Application, request: HTTPServerRequest, **options: Any) -> None:
@@ -112,21 +118,31 @@ class Handler(RequestHandler):
 
     def origin_allowed(self, origin: str) -> bool:
         """Tell whether a page of this origin may use the server: its own pages, and those in the setting."""
-        own = origin.partition("://")[2].lower() == self.request.host.lower()  # of either scheme: a proxy may have ended TLS
-        return own or origin.lower() in self.services.allowed_origins or "*" in self.services.allowed_origins
+        allowed = self.services.allowed_origins
+        return self._own_origin(origin) or origin.lower() in allowed or "*" in allowed
+
+    def origin_known(self, origin: str) -> bool:
+        """Tell whether pages of this origin may use their user's cookies here: those that the setting names, and not all by `*`."""
+        return self._own_origin(origin) or origin.lower() in self.services.allowed_origins - {"*"}
+
+    def _own_origin(self, origin: str) -> bool:
+        return origin.partition("://")[2].lower() == self.request.host.lower()  # of either scheme: a proxy may have ended TLS
 
     def cors_headers(self) -> dict[str, str]:
-        """Return the headers that let an allowed page read the answer; no cookies are used, so none are allowed."""
+        """Return the headers that let an allowed page read the answer; with its user's cookies only if its origin is known by name."""
         origin = self.request.headers.get("Origin")
         if origin is None or not self.origin_allowed(origin):
             return {"Vary": "Origin"}
-        return {
+        headers = {
             "Vary": "Origin",
             "Access-Control-Allow-Origin": origin,
-            "Access-Control-Expose-Headers": "X-Correlation-ID, Retry-After",
+            "Access-Control-Expose-Headers": "X-Correlation-ID, Retry-After, Last-Event-ID",
         }
+        if self.origin_known(origin):
+            headers["Access-Control-Allow-Credentials"] = "true"
+        return headers
 
-    def options(self, *_: str) -> None:
+    def options(self, *_: str, **__: str) -> None:
         """Answer a preflight."""
         if "Access-Control-Allow-Origin" in self.cors_headers():
             self.set_header("Access-Control-Allow-Methods", self.CORS_METHODS)
@@ -136,32 +152,81 @@ class Handler(RequestHandler):
 
     # Who is asking
 
-    def token(self) -> str | None:
-        """Return the token of the request: `Authorization: Bearer` (RFC 6750 section 2.1), else `?token=`."""
+    def credential(self) -> Credential | None:
+        """Return the credential of the request; None if there is none.
+
+        That is `Authorization: Bearer` (RFC 6750 section 2.1), else `?token=`; where a stream is opened, else `?ticket=` or `?resume=`,
+        which are good for nothing else; else the cookie `session`.
+        """
+        token = self.bearer() or self.get_query_argument("token", None)
+        if token:
+            return Credential(TOKEN, token)
+        for kind in (TICKET, RESUME) if self.OPENS_STREAM else ():
+            secret = self.get_query_argument(kind, None)
+            if secret:
+                return Credential(kind, secret)
+        cookie = self.get_cookie(SESSION)
+        return self._session(cookie) if cookie else None
+
+    def bearer(self) -> str | None:
+        """Return the token of the header, None if there is none.
+
+        Raises:
+            Unauthenticated: If the header holds something else.
+        """
         scheme, _, value = self.request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and value.strip():
             return value.strip()
         if scheme:
             raise Unauthenticated("expected Authorization: Bearer <token>")
-        return self.get_query_argument("token", None)
+        return None
 
-    def principal(self, *roles: str) -> Principal:
+    def _session(self, secret: str) -> Credential:
+        """Return a session's credential, if this may be used here: browsers add cookies to whatever any page asks for.
+
+        A page of another site cannot read the answer to its own GET, and says so by `Origin` whenever it could; so only what changes
+        something, and WebSockets (see websocket.py), need an `Origin` in any case.
+        """
+        headers = self.request.headers
+        origin = headers.get("Origin")
+        site = headers.get("Sec-Fetch-Site", "same-origin" if self.request.method in ("GET", "HEAD") else "")
+        if origin is not None and self.origin_known(origin):
+            return Credential(SESSION, secret)
+        if origin is None and site in ("same-origin", "none") and not self.COOKIES_NEED_ORIGIN:
+            return Credential(SESSION, secret)
+        raise Forbidden("a session cookie is taken from pages of known origins only: see the setting allowed_origins")
+
+    async def principal(self, *roles: str) -> Principal:
         """Return who is asking.
 
         Args:
-            roles: One of these is needed; none: anybody with a credential.
+            roles: One of these is needed; none: anybody with a credential. An agent has no use of its other roles: it may only subscribe.
 
         Raises:
             Unauthenticated: If there is no credential that holds.
             Forbidden: If none of the roles is there.
         """
-        token = self.token()
-        if not token:
-            raise Unauthenticated("a token is needed: Authorization: Bearer <token>, or ?token=<token>")
-        principal = self.services.verifier.principal(token)
-        if roles and not principal.has_role(*roles):
-            raise Forbidden(f"this needs one of the roles {', '.join(roles)}")
+        credential = self.credential()
+        if credential is None:
+            raise Unauthenticated("a credential is needed, like Authorization: Bearer <token>")
+        principal = await self.services.authenticator.principal(credential)
+        if roles and (principal.has_role(AGENT) or not principal.has_role(*roles)):
+            raise Forbidden(f"this needs one of the roles {', '.join(roles)}" + (", and no agent" if principal.has_role(AGENT) else ""))
         return principal
+
+    def decoded(self, type: type[Shape]) -> Shape:
+        """Return the JSON body as a value of this shape.
+
+        Raises:
+            BadRequest: If it is none; its `field` names what is wrong.
+        """
+        try:
+            return msgspec.json.decode(self.body, type=type)
+        except msgspec.ValidationError as error:
+            text, field = described(error)
+            raise BadRequest(text, field=field) from None
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            raise BadRequest("the body is not JSON") from None
 
     # Answers
 

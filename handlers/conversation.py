@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, NamedTuple
 
+from handlers.authentication import TOKEN, Credential
 from handlers.base import translate
+from handlers.belongings import NOTHING, Belongings
+from handlers.credentials import KeyUnknown
 from handlers.messages import (
     Ack,
     AnyMessage,
@@ -26,21 +30,21 @@ from handlers.messages import (
 )
 from handlers.services import Services
 from handlers.sockets import SocketSink
-from hub.connection import Connection
+from hub.connection import Connection, Coverage, Start
 from hub.errors import (
+    INTERNAL,
     NORMAL,
     POLICY,
     RESTART,
     UNAUTHENTICATED,
     BadRequest,
-    Forbidden,
     InvalidMessage,
     NotReady,
     TailcastError,
     TooMany,
     Unauthenticated,
 )
-from hub.formats import WEBSOCKET, rfc3339
+from hub.formats import WEBSOCKET
 from hub.frames import (
     BINARY,
     CLOSE,
@@ -55,13 +59,26 @@ from hub.frames import (
     read_close,
 )
 from hub.principal import Principal
+from hub.subscriptions import Subscription
 from storage.errors import StorageError
+from storage.positions import Position
 
 logger = logging.getLogger("tailcast.handlers")
 
 MAX_FAULTS = 10  # invalid messages; a valid one makes up for one of them
-MAX_BACKLOG = 100  # messages that wait while a subscription looks up its position
+MAX_BACKLOG_BYTES = 256 << 10  # of messages that wait while something is looked up for the one before them
+MESSAGE_OVERHEAD_BYTES = 200  # what a waiting message takes beside its payload
+ANSWERING = "answering a WebSocket"  # how the tasks that look something up are called
 LINGER_SECONDS = 10.0  # for the last bytes to a client that never had a connection
+
+
+class Entry(NamedTuple):
+    """With what a connection begins: for whom, and what a resume token brings."""
+
+    principal: Principal
+    subscriptions: frozenset[Subscription] = frozenset()
+    start: Start | None = None
+    belongings: Belongings = NOTHING
 
 
 class Conversation:
@@ -73,7 +90,19 @@ class Conversation:
         correlation_id: Of the handshake.
     """
 
-    __slots__ = ("_backlog", "_correlation_id", "_deadline", "_faults", "_over", "_reader", "_services", "_sink", "_task", "connection")
+    __slots__ = (
+        "_backlog",
+        "_backlog_bytes",
+        "_correlation_id",
+        "_deadline",
+        "_faults",
+        "_over",
+        "_reader",
+        "_services",
+        "_sink",
+        "_task",
+        "connection",
+    )
 
     def __init__(self, services: Services, sink: SocketSink, correlation_id: str) -> None:
         self._services = services
@@ -82,30 +111,37 @@ class Conversation:
         self._reader = FrameReader(services.limits.max_frame_bytes)
         self._faults = 0
         self._backlog: deque[Message] | None = None  # None unless messages wait for `_task`
+        self._backlog_bytes = 0  # about what those take
         self._task: asyncio.Task[None] | None = None  # looks something up for the message that is being answered
         self._deadline: asyncio.TimerHandle | None = None  # for the credential; None once it is there
         self._over = False  # True for ever once it ends: whatever the client sent behind its last message is not answered
         self.connection: Connection | None = None  # None until there is a credential
 
-    def begin(self, principal: Principal | None, handshake: bytes) -> None:
-        """Answer the handshake, and open a connection or wait for a credential."""
+    def begin(self, entry: Entry | None, handshake: bytes) -> None:
+        """Answer the handshake, and open a connection or, without an entry, wait for a credential."""
         self._sink.owner = self
-        if principal is not None:
-            self._open(principal, handshake)
+        if entry is not None:
+            self._open(entry, handshake)
         elif self._sink.offer(handshake):
             self._services.waiting.add(self)
             seconds = self._services.limits.auth_seconds
             if seconds < float("inf"):
                 self._deadline = asyncio.get_running_loop().call_later(seconds, self._refuse_silence)
 
-    def _open(self, principal: Principal, preamble: bytes = b"") -> None:
-        connection = Connection(self._services.make_id(), principal, WEBSOCKET, self._sink, self._services.hub, self._correlation_id)
-        connection.coverage = {}
+    def _open(self, entry: Entry, preamble: bytes = b"") -> None:
+        hub = self._services.hub
+        connection = Connection(self._services.make_id(), entry.principal, WEBSOCKET, self._sink, hub, self._correlation_id)
+        connection.owned, connection.owns_all = entry.belongings
+        if not entry.subscriptions and self._services.belonging.nothing_to_own():
+            connection.owns_all = True  # without this, its first subscription asks
+        begin = entry.start.position if entry.start else hub.head
+        connection.coverage = {one.topic: Coverage(one, begin.seq) for one in entry.subscriptions}
+        connection.limit_coverage()
         connection.inbox = self
         self.connection = connection
         self._sink.owner = connection
-        self._services.hub.heard(connection)
-        self._services.hub.open(connection, frozenset(), None, preamble)
+        hub.heard(connection)
+        hub.open(connection, entry.subscriptions, entry.start, preamble)
 
     def _refuse_silence(self) -> None:
         self._deadline = None
@@ -145,8 +181,9 @@ class Conversation:
             return
         if self._backlog is None:
             self._answer(message)
-        elif len(self._backlog) < MAX_BACKLOG:
+        elif self._backlog_bytes < MAX_BACKLOG_BYTES:
             self._backlog.append(message)
+            self._backlog_bytes += len(message.payload) + MESSAGE_OVERHEAD_BYTES
         else:
             self._close(POLICY, "too many messages wait to be answered")
 
@@ -181,22 +218,44 @@ class Conversation:
         else:
             _ANSWERS[type(message)](self, self.connection, message)
 
+    def _later(self, work: Callable[[], Awaitable[None]], ref: str | None) -> None:
+        """Answer a message for which something must be looked up; meanwhile further ones wait, so that all are answered in order."""
+        self._backlog = deque()
+        self._task = asyncio.get_running_loop().create_task(self._finish(work, ref), name=ANSWERING)
+
+    async def _finish(self, work: Callable[[], Awaitable[None]], ref: str | None) -> None:
+        try:
+            await work()
+        except (TailcastError, StorageError) as error:
+            self._complain(translate(error), ref)
+        except Exception:
+            logger.exception("a message could not be answered", extra={"fields": {"correlationId": self._correlation_id}})
+            self._close(INTERNAL, "something went wrong here")
+        finally:
+            self._task = None
+        self._work_off()
+
     # What is said
 
     def _authenticate(self, message: Auth) -> None:
-        principal = self._services.verifier.principal(message.token)
-        connection = self.connection
-        if connection is None:
-            self._stop_waiting()
-            if not self._services.has_room():
-                raise NotReady("the server takes no more connections")
-            self._open(principal)
+        """Take a token at once if its key is here, as it nearly always is."""
+        try:
+            self._admit(self._services.authenticator.of_token(message.token), message)
+        except KeyUnknown:
+            self._later(partial(self._fetch_key_and_authenticate, message), message.ref)
+
+    async def _fetch_key_and_authenticate(self, message: Auth) -> None:
+        self._admit(await self._services.authenticator.principal(Credential(TOKEN, message.token)), message)
+
+    def _admit(self, principal: Principal, message: Auth) -> None:
+        if self.connection is not None:
+            self._services.hub.renew(self.connection, principal, message.ref)
             return
-        if principal.user != connection.principal.user:
-            raise Forbidden("the token is another user's", field="token")
-        self._services.hub.renew(connection, principal)
-        expires_at = principal.expires_at
-        self._tell("renewed", message.ref, {"expiresAt": rfc3339(int(expires_at * 1000)) if expires_at else None})
+        self._stop_waiting()
+        self._services.hub.rights.check(principal)
+        if not self._services.has_room():
+            raise NotReady("the server takes no more connections")
+        self._open(Entry(principal))
 
     def _subscribe(self, connection: Connection, message: Subscribe) -> None:
         subscription = subscription_of(message)
@@ -204,42 +263,45 @@ class Conversation:
         held = connection.coverage or {}
         if len(held) >= limit and message.topic not in held:
             raise TooMany(f"at most {limit} subscriptions a connection", field="topic")
-        if message.position or message.from_:
-            self._backlog = deque()
-            self._task = asyncio.get_running_loop().create_task(self._subscribe_at(connection, message), name="subscribe")
+        if message.position or message.from_ or subscription.audiences or not connection.owns_all:
+            self._later(partial(self._look_up_and_subscribe, connection, message, subscription), message.ref)
             return
         begin = self._services.hub.subscribe(connection, subscription, None)
-        self._subscribed(message, begin)
+        self._subscribed(connection, message, begin)
 
-    async def _subscribe_at(self, connection: Connection, message: Subscribe) -> None:
-        """Look up where the subscription begins; meanwhile further messages wait, so that all are answered in order."""
+    async def _look_up_and_subscribe(self, connection: Connection, message: Subscribe, subscription: Subscription) -> None:
+        """Look up where the subscription begins, and what belongs to whom."""
         hub = self._services.hub
-        try:
-            wanted, field = (message.position, "position") if message.position else (message.from_, "from")
-            start = await hub.locate(wanted, field=field)
-            assert start is not None
-            begin = hub.subscribe(connection, subscription_of(message), start)
-            self._subscribed(message, begin)
+        wanted, field = (message.position, "position") if message.position else (message.from_, "from")
+        start = await hub.locate(wanted, field=field)
+        await self._extend_belongings(connection, subscription)
+        begin = hub.subscribe(connection, subscription, start)
+        self._subscribed(connection, message, begin)
+        if start is not None:
             hub.replay(connection, start)
-        except (TailcastError, StorageError) as error:
-            self._complain(translate(error), message.ref)
-        finally:
-            self._task = None
-        self._work_off()
+
+    async def _extend_belongings(self, connection: Connection, subscription: Subscription) -> None:
+        """Let a connection hear of the resources that a further subscription is about, if they are its principal's."""
+        if subscription.audiences or not connection.owns_all:
+            found = await self._services.belonging.of(connection.principal, subscription.audiences)
+            connection.owns_all = connection.owns_all or found.all
+            self._services.hub.change_rights(connection, connection.owned | found.audiences)
 
     def _work_off(self) -> None:
-        backlog, self._backlog = self._backlog, None
+        backlog, self._backlog, self._backlog_bytes = self._backlog, None, 0
         while backlog:
             self._take(backlog.popleft())
 
-    def _subscribed(self, message: Subscribe, begin: Any) -> None:
-        position = self._services.hub.id_of(begin)
-        self._tell("subscribed", message.ref, {"topic": message.topic, "position": position})
+    def _subscribed(self, connection: Connection, message: Subscribe, begin: Position) -> None:
+        hub = self._services.hub
+        resume_token = hub.resume_token(connection)
+        self._tell("subscribed", message.ref, {"topic": message.topic, "position": hub.id_of(begin), "resumeToken": resume_token})
 
     def _unsubscribe(self, connection: Connection, message: Unsubscribe) -> None:
         if not self._services.hub.unsubscribe(connection, message.topic):
             raise InvalidMessage("there is no subscription with this topic", field="topic")
-        self._tell("unsubscribed", message.ref, {"topic": message.topic})
+        resume_token = self._services.hub.resume_token(connection)
+        self._tell("unsubscribed", message.ref, {"topic": message.topic, "resumeToken": resume_token})
 
     def _pong(self, connection: Connection, message: Ping) -> None:
         hub = self._services.hub

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from handlers.validation import described
 from hub.errors import BadRequest, InvalidEvent, TooLarge
 from hub.formats import RESERVED_TYPES
 from hub.principal import AUDIENCE_KINDS, Principal, is_audience
@@ -21,9 +22,6 @@ MAX_KEY_LENGTH = 256
 MAX_FAULTS = 100  # bad events that one answer lists
 PRIORITIES = (HIGH, "normal")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")  # RFC 3339 section 5.6
-_PATH = re.compile(r" - at `\$?\.?(.*)`$")
-_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`")
-_MISSING_FIELD = re.compile(r"Object missing required field `(.*)`")
 
 
 class EventIn(msgspec.Struct, forbid_unknown_fields=True):
@@ -100,19 +98,6 @@ def fault(error: msgspec.ValidationError) -> InvalidEvent:
     """Return a validation error with the field it is about."""
     message, field = described(error)
     return InvalidEvent(message, field=field)
-
-
-def described(error: msgspec.ValidationError) -> tuple[str, str | None]:
-    """Return what a validation error says, and the path of the field it is about; None for the whole value."""
-    text = str(error)
-    match = _PATH.search(text)
-    path = match[1] if match else ""
-    text = text[: match.start()] if match else text
-    for pattern in (_UNKNOWN_FIELD, _MISSING_FIELD):
-        named = pattern.search(text)
-        if named:
-            path = f"{path}.{named[1]}" if path else named[1]
-    return text[:300], path[:300] or None
 
 
 def accept(given: Sequence[EventIn | InvalidEvent], publisher: Principal, *, max_event_bytes: int, correlation_id: str) -> list[NewEvent]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from handlers.events import described
+from handlers.validation import described
 from hub.errors import InvalidMessage
 from hub.subscriptions import Subscription, make_subscription
 
@@ -101,7 +101,8 @@ def subscription_of(message: Subscribe) -> Subscription:
     bounds = dict(message.filters)
     types = _strings(bounds.pop("types", []), "filters.types")
     sources = _strings(bounds.pop("sources", []), "filters.sources")
-    return make_subscription(message.topic, types, sources, bounds)
+    resources = _strings(bounds.pop("resources", []), "filters.resources")
+    return make_subscription(message.topic, types, sources, bounds, resources)
 
 
 def _strings(value: Any, field: str) -> list[str]:

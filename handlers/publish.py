@@ -18,11 +18,11 @@ class Publish(Handler):
 
     CORS_METHODS = "POST"
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:  # type: ignore[override]  # Tornado awaits what comes back
         """Know who is asking before the body is read."""
         super().prepare()
         if self.request.method == "POST":
-            self.publisher = self.principal("publisher", "admin")
+            self.publisher = await self.principal("publisher", "admin")
 
     async def post(self) -> None:
         """Append all events or none, and answer 202 with their ids once they are journaled."""

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import re
+
 from handlers.base import Handler
 from handlers.health import Alive, Ready
 from handlers.publish import Publish
+from handlers.renewals import Renewals
+from handlers.resources import Resource
+from handlers.revocations import Revocations
+from handlers.sessions import Session, Sessions
 from handlers.stream import Stream
+from handlers.tickets import TicketIssue
 from handlers.websocket import WebSocket
 
 ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/v1/events", Publish),
     (r"/v1/stream", Stream),
     (r"/ws", WebSocket),
+    (r"/v1/tickets", TicketIssue),
+    (r"/v1/renewals", Renewals),
+    (r"/v1/sessions", Sessions),
+    (r"/v1/sessions/(?P<id>[^/]+)", Session),
+    (r"/v1/revocations", Revocations),
+    (r"/v1/resources/(?P<kind>[^/]+)/(?P<id>[^/]+)", Resource),
     (r"/healthz", Alive),
     (r"/readyz", Ready),
 ]
+
+
+def template(pattern: str) -> str:
+    """Return a route's pattern as people write it, like `/v1/sessions/<id>`."""
+    return re.sub(r"\(\?P(<\w+>)[^)]*\)", r"\1", pattern)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
-from handlers.credentials import TokenVerifier
+from handlers.authentication import Authenticator
+from handlers.belongings import Belonging
 from handlers.sockets import Poller
 from hub.hub import Hub
 from storage.appender import Appender
+from storage.state import State
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,6 +28,9 @@ class Limits:
     max_frame_bytes: int
     subscriptions_per_connection: int
     auth_seconds: float
+    ticket_seconds: float
+    session_seconds: float
+    revocation_seconds: float
 
 
 class Waiting(Protocol):
@@ -43,13 +49,16 @@ class Services:
 
     hub: Hub
     appender: Appender
-    verifier: TokenVerifier
+    authenticator: Authenticator
+    belonging: Belonging
+    state: State
     poller: Poller
     limits: Limits
     ready: Callable[[], Awaitable[None]]
     allowed_origins: frozenset[str] = frozenset()
     stopping: bool = False
     waiting: set[Waiting] = field(default_factory=set)  # WebSockets that have not sent their credential yet
+    time: Callable[[], float] = time.time
     make_id: Callable[[], str] = field(default_factory=lambda: _ids())
     jitter_ms: Callable[[], int] = field(default=lambda: 1000 + random.randrange(4000))
 

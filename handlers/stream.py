@@ -9,27 +9,37 @@ from http.client import responses
 
 from tornado.iostream import IOStream
 
+from handlers.authentication import RESUME
 from handlers.base import Handler
+from handlers.opening import Opening
+from handlers.resumption import Resumption
 from handlers.sockets import SocketSink
-from hub.connection import Connection, Start
+from hub.connection import Connection
 from hub.errors import TRY_LATER, BadRequest, NotReady
 from hub.formats import SSE, SSE_UNCHUNKED, SseFormat
 from hub.subscriptions import EVERYTHING, Subscription, is_bound, make_subscription
 
 MAX_TOPICS = 100
 MAX_BEHIND_BYTES = 1 << 20  # more than Tornado reads ahead
-PARAMETERS = ("topics", "types", "sources", "from", "lastEventId", "token")
+SELECTING = ("topics", "types", "sources", "resources")
+PARAMETERS = (*SELECTING, "from", "lastEventId", "token", "ticket", "resume")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class Stream(Handler):
+class Stream(Opening):
     """Opens a connection, and lets go of the request: the socket goes to a sink, and nothing of Tornado stays."""
 
     async def get(self) -> None:
         """Answer with a stream that ends when the client, the credential or the server does."""
-        principal = self.principal()
-        subscriptions = self._subscriptions()
-        start = await self._start()
+        hub = self.services.hub
+        principal = await self.principal()
+        resumption = self.resumption()
+        self.require_same(principal, resumption)
+        subscriptions = self._subscriptions(resumption)
+        start = await self.start((resumption.position, RESUME) if resumption else (None, RESUME))
+        belongings = await self.belongings(principal, subscriptions)
+        # Nothing is awaited from here on: who may connect now, does.
+        hub.rights.check(principal)
         if not self.services.has_room():
             self._come_back_later()
             return
@@ -38,11 +48,12 @@ class Stream(Handler):
         if taken is None:
             return
         sink = SocketSink(self.services.poller, taken[0])
-        connection = Connection(self.services.make_id(), principal, format, sink, self.services.hub, self.correlation_id)
+        connection = Connection(self.services.make_id(), principal, format, sink, hub, self.correlation_id)
+        connection.owned, connection.owns_all = belongings
         sink.owner = connection
-        self.services.hub.open(connection, subscriptions, start, self._head(format))
+        hub.open(connection, subscriptions, start, self._head(format))
 
-    def _subscriptions(self) -> frozenset[Subscription]:
+    def _subscriptions(self, resumption: Resumption | None) -> frozenset[Subscription]:
         """Return what the query selects: each of its topics with all of its filters."""
         arguments = {name: ",".join(self.get_query_arguments(name)) for name in self.request.query_arguments}
         bounds = {name: value for name, value in arguments.items() if is_bound(name)}
@@ -52,22 +63,14 @@ class Stream(Handler):
                 f"unknown parameter; known are {', '.join(PARAMETERS)}, min<Field> and max<Field>",
                 field=unknown[0][:80],
             )
+        self.refuse_mixed(resumption, [*bounds, *(name for name in SELECTING if name in arguments)])
+        if resumption is not None:
+            return resumption.subscriptions
         topics = _listed(arguments.get("topics")) or [EVERYTHING]
         if len(topics) > MAX_TOPICS:
             raise BadRequest(f"at most {MAX_TOPICS} topics, not {len(topics)}", field="topics")
-        types, sources = _listed(arguments.get("types")), _listed(arguments.get("sources"))
-        return frozenset(make_subscription(topic, types, sources, bounds, topic_field="topics", prefix="") for topic in topics)
-
-    async def _start(self) -> Start | None:
-        """Return where to begin. `Last-Event-ID` is what a browser adds when it comes back, so it is newer than what the URL says."""
-        hub = self.services.hub
-        header = self.request.headers.get("Last-Event-ID")
-        if header:
-            return await hub.locate(header, field="Last-Event-ID")
-        last = self.get_query_argument("lastEventId", None)
-        if last:
-            return await hub.locate(last, field="lastEventId")
-        return await hub.locate(self.get_query_argument("from", None), field="from")
+        types, sources, resources = (_listed(arguments.get(name)) for name in ("types", "sources", "resources"))
+        return frozenset(make_subscription(topic, types, sources, bounds, resources, topic_field="topics", prefix="") for topic in topics)
 
     def _head(self, format: SseFormat) -> bytes:
         """Return the head of the answer. It is written here because the stream is no longer Tornado's."""

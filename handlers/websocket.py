@@ -7,12 +7,13 @@ import binascii
 import hashlib
 from typing import Any
 
-from handlers.base import Handler
-from handlers.conversation import Conversation
+from handlers.authentication import RESUME, TOKEN, Credential
+from handlers.belongings import NOTHING
+from handlers.conversation import Conversation, Entry
+from handlers.opening import Opening
 from handlers.sockets import SocketSink
 from handlers.stream import response_head, take_socket
 from hub.errors import BadRequest, Forbidden, NotReady, TailcastError
-from hub.principal import Principal
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 VERSION = "13"
@@ -26,10 +27,11 @@ class UpgradeRequired(TailcastError):
     code, status = "upgrade_required", 426
 
 
-class WebSocket(Handler):
+class WebSocket(Opening):
     """Answers the handshake and lets go of the request."""
 
     OPEN = True  # a credential may come in the first message
+    COOKIES_NEED_ORIGIN = True  # every browser sends it with a handshake
 
     def prepare(self) -> None:
         """Refuse pages of foreign origins. Here, since browsers send no preflight before a handshake."""
@@ -38,21 +40,41 @@ class WebSocket(Handler):
         if origin is not None and not self.origin_allowed(origin):
             raise Forbidden("pages of this origin may not connect: see the setting allowed_origins")
 
-    def get(self) -> None:
+    async def get(self) -> None:
         """Switch protocols, with a credential or without one yet."""
         key = self._key()
-        offered = [part.strip() for part in self.request.headers.get("Sec-WebSocket-Protocol", "").split(",") if part.strip()]
-        principal = self._asking(offered)
+        entry = await self._entry() if self.credential() is not None else None
+        # Nothing is awaited from here on: who may connect now, does.
+        if entry is not None:
+            self.services.hub.rights.check(entry.principal)
         if not self.services.has_room():
             raise NotReady("the server takes no more connections", retry_after=5)
         taken = take_socket(self)
         if taken is None:
             return
         sink = SocketSink(self.services.poller, taken[0], want_data=True)
-        conversation = Conversation(self.services, sink, self.correlation_id)
-        conversation.begin(principal, self._head(key, offered))
+        Conversation(self.services, sink, self.correlation_id).begin(entry, self._head(key, self._offered()))
         if taken[1]:
             sink.owner.on_data(taken[1])
+
+    async def _entry(self) -> Entry:
+        """Return who comes, and what a resume token brings."""
+        principal = await self.principal()
+        resumption = self.resumption()
+        if resumption is None:
+            return Entry(principal)
+        self.require_same(principal, resumption)
+        start = await self.start((resumption.position, RESUME))
+        belongings = await self.belongings(principal, resumption.subscriptions) if resumption.subscriptions else NOTHING
+        return Entry(principal, resumption.subscriptions, start, belongings)
+
+    def credential(self) -> Credential | None:
+        """Return the credential of the handshake: also one among the subprotocols that are offered, which is all a page can add."""
+        token = self.bearer() or self.get_query_argument("token", None) or token_of(self._offered())
+        return Credential(TOKEN, token) if token else super().credential()
+
+    def _offered(self) -> list[str]:
+        return [part.strip() for part in self.request.headers.get("Sec-WebSocket-Protocol", "").split(",") if part.strip()]
 
     def write_error(self, status_code: int, **options: Any) -> None:
         """Say with a 426 what to upgrade to (RFC 9110 section 15.5.22, RFC 6455 section 4.4). Headers set earlier are cleared by now."""
@@ -79,11 +101,6 @@ class WebSocket(Handler):
         if not valid:
             raise BadRequest("expected a Sec-WebSocket-Key of 16 bytes in base64")
         return key
-
-    def _asking(self, offered: list[str]) -> Principal | None:
-        """Return who is asking by header, query or subprotocol; None: the first message will tell."""
-        token = self.token() or token_of(offered)
-        return self.services.verifier.principal(token) if token else None
 
     def _head(self, key: str, offered: list[str]) -> bytes:
         accept = base64.b64encode(hashlib.sha1(key.encode() + GUID).digest()).decode()

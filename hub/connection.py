@@ -218,11 +218,18 @@ class Connection:
         self.covered_to = max((max(one.start, one.done) for one in self._coverages()), default=0)
 
     def subscriptions(self) -> frozenset[Subscription]:
-        """Return what it subscribed to by messages."""
-        return frozenset(one.subscription for one in self._coverages())
+        """Return what it has subscribed to."""
+        if self.coverage is not None:
+            return frozenset(one.subscription for one in self.coverage.values())
+        return self.interest.subscriptions if self.interest is not None else frozenset()
 
     def _coverages(self) -> Iterable[Coverage]:
         return self.coverage.values() if self.coverage is not None else ()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over."""
+        return self.state is State.CLOSED
 
     def audiences(self) -> frozenset[str]:
         """Return everything it may receive from just now."""

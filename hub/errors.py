@@ -28,6 +28,7 @@ GOING_AWAY = 1001
 PROTOCOL_ERROR = 1002
 POLICY = 1008
 TOO_BIG = 1009
+INTERNAL = 1011
 RESTART = 1012
 TRY_LATER = 1013
 UNAUTHENTICATED = 4401
@@ -44,7 +45,7 @@ CLOSE_CODES = {
     1007: "a text message was not UTF-8",
     POLICY: "the client went on sending what it may not send",
     TOO_BIG: "a message was larger than the limit",
-    1011: "a defect of the server",
+    INTERNAL: "a defect of the server",
     RESTART: "the server restarts: come back after retryMs",
     TRY_LATER: "the server is full or not ready: come back after retryMs",
     UNAUTHENTICATED: "no valid credential: get one and come back",

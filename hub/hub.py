@@ -420,8 +420,7 @@ class Hub:
         connection.limit_coverage()
         old = connection.interest
         assert old is not None
-        subscriptions = old.subscriptions if connection.coverage is None else connection.subscriptions()
-        new = self.router.intern(connection.audiences(), subscriptions, connection.format)
+        new = self.router.intern(connection.audiences(), connection.subscriptions(), connection.format)
         if connection.state is State.ATTACHED:
             del old.attached[connection]
             new.attached[connection] = None

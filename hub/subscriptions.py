@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from hub.errors import BadRequest
+from hub.principal import is_audience
 
 MAX_TOPIC_LENGTH = 255
 MAX_LIST_LENGTH = 100
@@ -124,6 +125,7 @@ def make_subscription(
     types: list[str],
     sources: list[str],
     bounds: Mapping[str, Any],
+    resources: list[str] | None = None,
     *,
     topic_field: str = "topic",
     prefix: str = "filters.",
@@ -135,6 +137,7 @@ def make_subscription(
         types: Event types; empty: all.
         sources: Sources; empty: all.
         bounds: `min<Field>` and `max<Field>` with a number, or a string that is one. `minAmount` bounds `amount` from below.
+        resources: Like `stream/42`: only events about one of these; empty: whomever they are for.
         topic_field: What the client calls the topic.
         prefix: What stands before a filter's name in what the client sent.
 
@@ -146,7 +149,23 @@ def make_subscription(
             f"a topic is segments joined by dots, where * stands for one and a last ** for the rest, not {topic[:80]!r}",
             field=topic_field,
         )
-    return Subscription(topic, _names(types, f"{prefix}types"), _names(sources, f"{prefix}sources"), _bounds(bounds, prefix))
+    return Subscription(
+        topic,
+        _names(types, f"{prefix}types"),
+        _names(sources, f"{prefix}sources"),
+        _bounds(bounds, prefix),
+        _resources(resources or [], f"{prefix}resources"),
+    )
+
+
+def _resources(names: list[str], field: str) -> frozenset[str]:
+    """Return the audiences of resources."""
+    if len(names) > MAX_LIST_LENGTH:
+        raise BadRequest(f"at most {MAX_LIST_LENGTH} of them, not {len(names)}", field=field)
+    for index, name in enumerate(names):
+        if not is_audience(f"resource:{name}"):
+            raise BadRequest(f"a resource is <kind>/<id>, not {name[:80]!r}", field=f"{field}[{index}]")
+    return frozenset(f"resource:{name}" for name in names)
 
 
 def _names(names: list[str], field: str) -> frozenset[str]:
@@ -174,7 +193,7 @@ def _bounds(given: Mapping[str, Any], prefix: str) -> tuple[Bound, ...]:
         match = _BOUND.fullmatch(name)
         if match is None:
             raise BadRequest(
-                "unknown filter: types, sources, min<Field> and max<Field> are known",
+                "unknown filter: types, sources, resources, min<Field> and max<Field> are known",
                 field=f"{prefix}{name[:80]}",
             )
         side, field = match.groups()

@@ -188,11 +188,41 @@ class Settings:
         kinds.deadline(300),
         "How long a WebSocket without a credential may take to send one.",
     )
+    ticket_seconds: float = _setting(
+        "Credentials",
+        30.0,
+        kinds.seconds(1, 3600),
+        "How long a ticket is good for opening a stream.",
+    )
+    resume_seconds: float = _setting(
+        "Credentials",
+        3600.0,
+        kinds.seconds(1, 30 * _DAY),
+        "How long a resume token is good; never longer than the credential of its connection.",
+    )
+    session_seconds: float = _setting(
+        "Credentials",
+        12 * 3600.0,
+        kinds.seconds(1, 366 * _DAY),
+        "How long a session lasts, unless a shorter time is asked for.",
+    )
+    revocation_seconds: float = _setting(
+        "Credentials",
+        30.0 * _DAY,
+        kinds.seconds(1, 3660 * _DAY),
+        "How long a revocation is kept; must be longer than any token lives.",
+    )
     connections_per_user: int = _setting(
         "Limits",
         10,
         kinds.limit(kinds.whole(1, 1_000_000)),
-        "Connections of one user; one more closes the oldest. Not enforced yet.",
+        "Connections of one user; one more closes the oldest.",
+    )
+    connections_per_org: int = _setting(
+        "Limits",
+        12_000,
+        kinds.limit(kinds.whole(1, 10_000_000)),
+        "Connections of one organisation; one more is refused, so that it cannot crowd out the rest.",
     )
     connects_per_minute: int = _setting(
         "Limits",

@@ -61,6 +61,11 @@ class Ownership:
         await self._resources.close()
         await self._names.close()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is certain that nobody owns anything."""
+        return self._is_empty
+
     def noticed(self) -> None:
         """Learn that there may be resources, or others than before: made by another process."""
         self._noticed += 1

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from handlers.routes import ROUTES, template
 from settings import DECLARATIONS
 from settings.declared import Declaration
 
@@ -60,7 +61,7 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
 
 def test_routes_are_documented() -> None:
     """Each path that the server answers stands in the reference."""
-    paths = [str(pattern).removesuffix("$") for pattern, *_ in table("handlers.routes", "ROUTES")]
+    paths = [template(pattern) for pattern, _ in ROUTES]
     assert paths
     assert not missing(paths)
 

@@ -12,14 +12,10 @@ from tornado.netutil import bind_sockets
 
 import server
 from handlers.application import http_server
-from handlers.services import Services
-from handlers.sockets import Poller
-from hub.hub import Hub
 from settings import Settings
-from storage.appender import Appender
-from storage.follower import Follower
 from storage.log import Log
 from storage.mongo import Database
+from storage.state import State
 from tests.waiting import wait_until
 
 SECRET = "a secret for HS256, of more than 32 bytes"
@@ -53,33 +49,24 @@ class Assembly:
         self.clock = Clock()
         self.database = Database(uri, database, answer_seconds=2.0)
         self.log = Log(self.database, clock=time.time, size_bytes=self.settings.log_bytes)
-        self.hub = Hub(
-            self.log,
-            self.clock,
-            heartbeat_seconds=self.settings.heartbeat_seconds,
-            stale_seconds=self.settings.stale_seconds,
-            max_connections=self.settings.max_connections,
-        )
-        self.appender = Appender(self.log, seconds=self.settings.append_seconds)
-        self.follower = Follower(self.log, self.hub)
+        self.state = State(self.database, clock=time.time)
         self.tasks: list[asyncio.Task[None]] = []
         self.port = 0  # where it listens, once started
 
     async def start(self) -> None:
         """Serve; the sweep runs only when a test calls `pass_seconds`."""
-        for work in (self.appender.run(), self.follower.run(), self.hub.catch_up.run()):
-            self.tasks.append(asyncio.create_task(work))
+        await self.log.open()
+        parts = server.assemble(self.settings, self.log, self.state, await self.state.open(), self.clock)
+        self.services, self.follower, self.revision = parts.services, parts.follower, parts.revision
+        self.services.jitter_ms = lambda: 1234
+        self.hub, self.appender = self.services.hub, self.services.appender
+        for name, work in parts.work().items():
+            if name == "sweep":
+                work.close()
+            else:
+                self.tasks.append(asyncio.create_task(work, name=name))
         await wait_until(lambda: self.follower.at_head_since is not None, "the head of the log was seen")
-        self.services = Services(
-            hub=self.hub,
-            appender=self.appender,
-            verifier=server.make_verifier(self.settings),
-            poller=Poller(asyncio.get_running_loop()),
-            limits=server.make_limits(self.settings),
-            ready=self.log.barrier,
-            allowed_origins=frozenset(self.settings.allowed_origins),
-            jitter_ms=lambda: 1234,
-        )
+        await self.revision.revise()
         self.http = http_server(self.services)
         sockets = bind_sockets(0, "127.0.0.1")
         self.http.add_sockets(sockets)
@@ -94,6 +81,7 @@ class Assembly:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.state.close()
         self.database.close()
 
     async def pass_seconds(self, seconds: float) -> None:

@@ -12,7 +12,7 @@ from tornado.web import HTTPError, MissingArgumentError
 from handlers import base
 from handlers.base import MAX_HEADERS_BYTES, MAX_URI_LENGTH, Handler, envelope, translate
 from handlers.health import Alive, Ready
-from handlers.routes import ROUTES
+from handlers.routes import ROUTES, template
 from hub.errors import Internal, InvalidEvent, NotReady, TailcastError, Unauthenticated
 from storage.errors import CommandFailed, Overloaded, Unavailable
 from tests.handlers.assembly import PUBLISHER, USER, Assembly, token
@@ -31,10 +31,10 @@ async def test_a_route_answers_401_without_a_credential_unless_it_says_that_it_i
     here: Assembly, pattern: str, handler: type[Handler]
 ) -> None:
     """Each handler knows who is asking before it does anything; a WebSocket may still say so in its first message."""
-    methods = [name for name in ("GET", "POST") if name in handler.CORS_METHODS]
+    methods = [name for name in ("GET", "POST", "PUT", "DELETE") if name in handler.CORS_METHODS]
     assert methods
     for method in methods:
-        response = await request(here.port, method, pattern, body=b"" if method == "POST" else None)
+        response = await request(here.port, method, template(pattern), body=b"" if method in ("POST", "PUT") else None)
         if handler.OPEN:
             assert response.status in (200, 426)
         else:
@@ -284,7 +284,7 @@ async def test_a_page_of_an_allowed_origin_may_read(assemble: Assemble) -> None:
         headers = (await get(here.port, path, headers={"Origin": PAGE})).headers
         assert headers["access-control-allow-origin"] == PAGE
         assert "X-Correlation-ID" in headers["access-control-expose-headers"]
-        assert "access-control-allow-credentials" not in headers
+        assert headers["access-control-allow-credentials"] == "true"
         assert headers["vary"] == "Origin"
 
 

@@ -37,7 +37,9 @@ async def test_clients_do_not_come_back_all_at_once(here: Assembly) -> None:
     services = Services(
         hub=here.hub,
         appender=here.appender,
-        verifier=here.services.verifier,
+        authenticator=here.services.authenticator,
+        belonging=here.services.belonging,
+        state=here.services.state,
         poller=here.services.poller,
         limits=here.services.limits,
         ready=here.services.ready,

@@ -1,0 +1,37 @@
+"""`POST /v1/renewals`: a fresh credential for a stream that is open. SSE has no way back to the server, so it comes beside the stream."""
+
+from __future__ import annotations
+
+import msgspec
+
+from handlers.base import Handler
+from hub.control import Renewed, control_event
+from hub.errors import BadRequest
+from hub.formats import rfc3339
+
+MAX_ID_LENGTH = 128
+
+
+class RenewalIn(msgspec.Struct, forbid_unknown_fields=True):
+    """Which connection: the `clientId` that its `welcome` told."""
+
+    clientId: str
+
+
+class Renewals(Handler):
+    """Takes a fresh credential for a connection of any server process."""
+
+    CORS_METHODS = "POST"
+
+    async def post(self) -> None:
+        """Answer 202 once the credential is on its way through the log to whichever process has the connection; that says `renewed` in it.
+
+        A connection of somebody else is not renewed, nor is one that is over; the answer does not tell.
+        """
+        principal = await self.principal()
+        wanted = self.decoded(RenewalIn)
+        if not 0 < len(wanted.clientId) <= MAX_ID_LENGTH:
+            raise BadRequest(f"expected 1 to {MAX_ID_LENGTH} characters", field="clientId")
+        await self.services.appender.append([control_event(Renewed(wanted.clientId, principal), self.correlation_id)])
+        ends = principal.expires_at
+        self.answer({"clientId": wanted.clientId, "expiresAt": rfc3339(int(ends * 1000)) if ends is not None else None}, status=202)

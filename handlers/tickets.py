@@ -1,0 +1,20 @@
+"""`POST /v1/tickets`: a good credential becomes a code for a URL, good once and for seconds."""
+
+from __future__ import annotations
+
+from handlers.base import Handler
+from handlers.credentials import claims_of
+from hub.formats import rfc3339
+
+
+class TicketIssue(Handler):
+    """Gives tickets to whoever has a credential, so that no long-lived one must stand in a URL, where logs and histories keep it."""
+
+    CORS_METHODS = "POST"
+
+    async def post(self) -> None:
+        """Answer 201 with a ticket. It opens one stream or WebSocket with exactly the rights, and the end, of the credential shown here."""
+        principal = await self.principal()
+        code, expires_at = await self.services.state.tickets.issue(claims_of(principal), self.services.limits.ticket_seconds)
+        self.set_header("Cache-Control", "no-store")
+        self.answer({"ticket": code, "expiresAt": rfc3339(int(expires_at * 1000))}, status=201)

@@ -1,0 +1,48 @@
+"""What is kept beside the log: sessions, tickets, revocations and who owns what; opened and closed together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from storage.keys import shared_key
+from storage.mongo import Database
+from storage.ownership import Ownership
+from storage.revocations import RevocationStore
+from storage.sessions import Sessions
+from storage.tickets import Tickets
+
+RESUME_KEY = "resume"
+RESUME_KEY_BYTES = 32
+
+
+class State:
+    """The collections of one database that all server processes share.
+
+    Args:
+        database: Where they are.
+        clock: Returns the time in seconds since 1970.
+    """
+
+    def __init__(self, database: Database, *, clock: Callable[[], float]) -> None:
+        self._database = database
+        self.sessions = Sessions(database, clock=clock)
+        self.tickets = Tickets(database, clock=clock)
+        self.revocations = RevocationStore(database, clock=clock)
+        self.ownership = Ownership(database, clock=clock)
+
+    async def open(self) -> bytes:
+        """Make what is not there yet, and return the key that resume tokens are sealed with; idempotent.
+
+        Raises:
+            Unavailable: If MongoDB is away; call it again.
+        """
+        await self.sessions.open()
+        await self.tickets.open()
+        await self.revocations.open()
+        await self.ownership.open()
+        return await shared_key(self._database, RESUME_KEY, RESUME_KEY_BYTES)
+
+    async def close(self) -> None:
+        """Refuse whoever still waits for an answer, and leave no task behind; idempotent."""
+        await self.sessions.close()
+        await self.ownership.close()
