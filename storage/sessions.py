@@ -69,7 +69,8 @@ class Sessions:
         When this is cancelled there may be a session that nobody can open; it goes when its time is over.
 
         Args:
-            claims: Whom it speaks for, as in a JWT; `sub` is the user.
+            claims: Whom it speaks for, as in a JWT; `sub` is the user. Without `iat` it is issued now: revoking a user or an organisation
+                tells by this what was issued before.
             seconds: How long it holds.
 
         Raises:
@@ -79,8 +80,8 @@ class Sessions:
         user = claims.get("sub")
         if not isinstance(user, str) or not user:
             raise ValueError("expected a user's name as the claim sub")
-        text = text_of(claims)
         now = self._clock()
+        text = text_of({"iat": now, **claims})
         expires = date_of(now + require_life(seconds))
         secret = new_secret()
         hashed = hash_of(secret)

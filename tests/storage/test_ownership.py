@@ -164,6 +164,7 @@ async def test_it_finds_what_any_of_the_names_owns(ownership: Ownership, databas
     await insert(database, [("user:u1", "org:o1"), ("org:o1",), ("user:u2",), ("user:u1",)])
     ownership.noticed()
     assert names_of(await ownership.owned_by(["user:u1", "org:o1"], 10)) == ["stream/0", "stream/1", "stream/3"]
+    assert names_of(await ownership.owned_by(["user:u1"], 10)) == ["stream/0", "stream/3"]
     assert names_of(await ownership.owned_by(["user:u2"], 10)) == ["stream/2"]
     assert await ownership.owned_by(["user:u3"], 10) == []
     assert await ownership.owned_by([], 10) == []

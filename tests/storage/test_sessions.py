@@ -11,7 +11,15 @@ from storage.errors import Unavailable
 from storage.sessions import NewSession, Session, Sessions
 from tests.storage.faults import Clock, FaultyDatabase, answer_lost, indexes, not_sent, plan, stored
 
-CLAIMS = {"sub": "u1", "org": "o1", "roles": ["user"], "audiences": ["resource:stream/1"], "big": 1 << 80, "$ref": {"a.b": 1.5}}
+CLAIMS = {
+    "sub": "u1",
+    "iat": 1_700_000_000,
+    "org": "o1",
+    "roles": ["user"],
+    "audiences": ["resource:stream/1"],
+    "big": 1 << 80,
+    "$ref": {"a.b": 1.5},
+}
 
 
 @pytest.fixture
@@ -30,6 +38,14 @@ async def test_a_session_is_found_by_its_secret(sessions: Sessions, present: Clo
     made = await sessions.create(CLAIMS, 60)
     assert made.expires_at == present.now + 60
     assert await sessions.find(made.secret) == Session(made.id, CLAIMS, made.expires_at)
+
+
+async def test_a_session_says_when_it_was_issued(sessions: Sessions, present: Clock) -> None:
+    """Now, if the claims do not say it: revoking all that a user had before must not concern what he gets afterwards."""
+    made = await sessions.create({"sub": "u1"}, 60)
+    session = await sessions.find(made.secret)
+    assert session is not None
+    assert session.claims == {"sub": "u1", "iat": present.now}
 
 
 async def test_another_process_finds_it_as_well(sessions: Sessions, other_database: FaultyDatabase, present: Clock) -> None:
