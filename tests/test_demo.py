@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import stat
 from collections.abc import Sequence
 from itertools import islice
@@ -19,6 +18,7 @@ import demo
 from channels.demo import ENTITY, ORG, PUBLISHER, USER, events
 from storage.entries import NewEvent
 from storage.errors import Unavailable
+from tests.freezing import frozen
 from tests.handlers.clients import EventStream, event, get, publish
 from tests.server_process import ROOT, SECRET, ServerProcess, mongod_of
 from tests.waiting import wait_until
@@ -66,11 +66,9 @@ async def test_the_demo_shows_where_to_look(tmp_path: Path) -> None:
             assert (await stream.next_of("price:update")).json()["symbol"] == "AAPL"
             assert (await publish(port, event("hello", type="greeting"), publisher)).status == 202
             assert (await stream.next_of("greeting")).json() == {"n": "hello"}
-        mongod = mongod_of(tmp_path)
-        os.kill(mongod, signal.SIGSTOP)
-        await process.logged("demo event not published")
-        assert (await get(port, "/readyz")).error() == (503, "unavailable", None)
-        os.kill(mongod, signal.SIGCONT)
+        async with frozen(mongod_of(tmp_path)):
+            await process.logged("demo event not published")
+            assert (await get(port, "/readyz")).error() == (503, "unavailable", None)
 
 
 async def test_the_feed_goes_on_after_what_could_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 import server
 from settings import DECLARATIONS
+from tests.freezing import frozen
 from tests.handlers.assembly import PUBLISHER, USER, token
 from tests.handlers.clients import EventStream, RawWebSocket, Response, Wire, event, get, publish, request_bytes, websocket
 from tests.handlers.issuer import Issuer
@@ -313,13 +314,12 @@ async def test_its_own_mongodb_lives_and_ends_with_it(tmp_path: Path) -> None:
             assert [(await stream.next()).json()["n"] for _ in range(2)] == [1, 2]
             second = mongod_of(tmp_path)
             assert second != first
-            os.kill(second, signal.SIGSTOP)
-            under_way = asyncio.ensure_future(publish(port, event(3), PUBLISHER))
-            for _ in range(2):  # asked later, answered: so the publish was read
-                await get(port, "/healthz")
-            process.terminate()
-            await wait_until(lambda: _refuses(port), "it accepts no more connections")
-            os.kill(second, signal.SIGCONT)
+            async with frozen(second):
+                under_way = asyncio.ensure_future(publish(port, event(3), PUBLISHER))
+                for _ in range(2):  # asked later, answered: so the publish was read
+                    await get(port, "/healthz")
+                process.terminate()
+                await wait_until(lambda: _refuses(port), "it accepts no more connections")
             assert (await under_way).status == 202
             assert (await stream.next_of("closing")).json()["code"] == 1012
         assert await process.ended() == 0

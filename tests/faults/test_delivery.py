@@ -13,6 +13,7 @@ import pytest
 
 from storage.embedded import EmbeddedMongoDB
 from tests.faults.world import Publisher, Server, Subscriber
+from tests.freezing import frozen
 from tests.handlers.assembly import token
 from tests.handlers.clients import HANDSHAKE, EventStream, request_bytes, text
 from tests.server_process import runs
@@ -65,11 +66,9 @@ async def test_frozen_mongodb(tmp_path: Path) -> None:
     async with Server(tmp_path, "--append_seconds=0.5") as server, Subscriber(server) as subscriber:
         publisher = Publisher(server)
         await publisher.publish(20)
-        mongod = server.mongod()
-        os.kill(mongod, signal.SIGSTOP)
-        publishing = asyncio.create_task(publisher.publish(20))
-        await asyncio.wait({publishing}, timeout=1.5)  # longer than append_seconds: at least one 503
-        os.kill(mongod, signal.SIGCONT)
+        async with frozen(server.mongod()):
+            publishing = asyncio.create_task(publisher.publish(20))
+            await wait_until(lambda: publisher.refused, "a publish was refused")
         await publishing
         await subscriber.has(40)
         assert subscriber.numbers == publisher.acknowledged
@@ -80,10 +79,9 @@ async def test_frozen_server(tmp_path: Path) -> None:
     async with Server(tmp_path) as server, Subscriber(server) as subscriber:
         publisher = Publisher(server)
         await publisher.publish(20)
-        server.signal(signal.SIGSTOP)
-        publishing = asyncio.create_task(publisher.publish(20))
-        await asyncio.wait({publishing}, timeout=0.5)
-        server.signal(signal.SIGCONT)
+        async with frozen(server.pid):
+            publishing = asyncio.create_task(publisher.publish(20))
+            await asyncio.wait({publishing}, timeout=0.5)
         await publishing
         await subscriber.has(40)
         assert subscriber.numbers == publisher.acknowledged

@@ -46,9 +46,10 @@ class Server:
         """Send it a signal that ends it, and return its exit status."""
         return await self._process.end(number)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal that does not end it."""
-        self._process.process.send_signal(number)
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        return self._process.process.pid
 
     def mongod(self) -> int:
         """Return the process id of its own MongoDB."""
@@ -56,7 +57,7 @@ class Server:
 
     def memory(self) -> int:
         """Return how many bytes of memory it holds (RSS)."""
-        status = Path(f"/proc/{self._process.process.pid}/statm").read_text()
+        status = Path(f"/proc/{self.pid}/statm").read_text()
         return int(status.split()[1]) * resource.getpagesize()
 
     async def __aenter__(self) -> Self:
@@ -72,6 +73,7 @@ class Publisher:
 
     def __init__(self, *servers: Server, topic: str = "orders.eu", audience: str = "public", padding: int = 0) -> None:
         self.acknowledged: list[int] = []
+        self.refused = 0  # answers that said 503
         self._servers = servers
         self._fixed: dict[str, Any] = {"topic": topic, "type": "order:fill", "audience": [audience]}
         self._padding = "x" * padding
@@ -97,6 +99,7 @@ class Publisher:
                     self.acknowledged.append(number)
                     return
                 assert response.status == 503, response.body
+                self.refused += 1
             await asyncio.sleep(RETRY_SECONDS)
         raise AssertionError(f"event {number} was never acknowledged")
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from storage.embedded import EmbeddedMongoDB
+from tests.freezing import freeze, thaw
 from tests.handlers.assembly import Assembly
 from tests.handlers.issuer import Checker, Issuer, checking
 from tests.loop_thread import LoopThread
@@ -46,13 +45,13 @@ class StoppableMongoDB:
         self.uri = uri
         self._pid = pid
 
-    def hang(self) -> None:
+    async def hang(self) -> None:
         """Answer nothing from now on."""
-        os.kill(self._pid, signal.SIGSTOP)
+        await freeze(self._pid)
 
     def go_on(self) -> None:
         """Answer again, also what was asked meanwhile."""
-        os.kill(self._pid, signal.SIGCONT)
+        thaw(self._pid)
 
 
 @pytest.fixture(scope="session")

@@ -391,7 +391,7 @@ async def test_too_many_messages_behind_a_replay_end_the_connection(
     expected_logs.append("tail interrupted")
     here = await assemble(stoppable_mongodb.uri)
     async with websocket(here.port, USER) as opened:
-        stoppable_mongodb.hang()
+        await stoppable_mongodb.hang()
         opened.say({"type": "subscribe", "topic": "a", "from": "2026-01-31T12:00:00Z"}, *[{"type": "ping"}] * (MAX_BACKLOG_BYTES // 100))
         assert (await opened.closed_with())[0] == 1008
     assert not here.hub.connections
@@ -404,7 +404,7 @@ async def test_a_position_that_cannot_be_looked_up_is_an_error(
     expected_logs.append("tail interrupted")
     here = await assemble(stoppable_mongodb.uri)
     async with websocket(here.port, USER) as opened:
-        stoppable_mongodb.hang()
+        await stoppable_mongodb.hang()
         opened.say({"type": "subscribe", "ref": "1", "topic": "a", "from": "2026-01-31T12:00:00Z"}, {"type": "ping"})
         answer = await opened.next("error")
         assert (answer["ref"], answer["code"]) == ("1", "unavailable")
@@ -426,7 +426,7 @@ async def test_a_client_may_hang_up_while_mongodb_hangs(
     expected_logs.append("tail interrupted")
     here = await assemble(stoppable_mongodb.uri)
     async with websocket(here.port, USER) as opened:
-        stoppable_mongodb.hang()
+        await stoppable_mongodb.hang()
         opened.say({"type": "subscribe", "topic": "a", "from": "2026-01-31T12:00:00Z"})
         await wait_until(lambda: any(task.get_name() == ANSWERING for task in asyncio.all_tasks()), "the look-up has begun")
     await wait_until(lambda: not here.hub.connections, "the connection is forgotten")

@@ -27,7 +27,7 @@ async def test_it_lives_but_is_not_ready_while_mongodb_hangs(
     """With MongoDB away `/readyz` answers 503 with `Retry-After`, and `/healthz` still 200; afterwards both answer 200."""
     expected_logs.append("tail interrupted")
     here = await assemble(stoppable_mongodb.uri)
-    stoppable_mongodb.hang()
+    await stoppable_mongodb.hang()
     response = await get(here.port, "/readyz")
     assert response.error() == (503, "unavailable", None)
     assert int(response.headers["retry-after"]) > 0

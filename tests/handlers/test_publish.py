@@ -218,7 +218,7 @@ async def test_while_mongodb_hangs_a_publish_is_503_and_a_retry_is_safe(
     expected_logs += ["tail interrupted", "append in doubt", "append settled"]
     here = await assemble(stoppable_mongodb.uri, append_seconds=0.3)
     batch = [event(number, id=str(number)) for number in range(5)]
-    stoppable_mongodb.hang()
+    await stoppable_mongodb.hang()
     response = await publish(here.port, batch, PUBLISHER)
     assert response.error() == (503, "unavailable", None)
     assert int(response.headers["retry-after"]) > 0
@@ -237,7 +237,7 @@ async def test_a_publish_that_waits_for_mongodb_is_answered_when_it_is_back(
     """A short break costs a publisher time and nothing else."""
     expected_logs.append("tail interrupted")
     here = await assemble(stoppable_mongodb.uri)
-    stoppable_mongodb.hang()
+    await stoppable_mongodb.hang()
     waiting = asyncio.ensure_future(publish(here.port, event(), PUBLISHER))
     assert (await get(here.port, "/healthz")).status == 200
     assert not waiting.done()

@@ -304,7 +304,7 @@ async def test_from_a_time_is_503_while_mongodb_hangs(
     """What must be looked up cannot be; the client is told when to come back."""
     expected_logs.append("tail interrupted")
     here = await assemble(stoppable_mongodb.uri)
-    stoppable_mongodb.hang()
+    await stoppable_mongodb.hang()
     response = await get(here.port, "/v1/stream?from=2026-01-31T12:00:00Z", token=USER)
     assert response.error() == (503, "unavailable", None)
     assert int(response.headers["retry-after"]) > 0

@@ -18,6 +18,7 @@ from storage.entries import NewEvent, Receipt
 from storage.errors import CommandFailed, Overloaded, Unavailable
 from storage.log import Log
 from storage.mongo import Database, Document
+from tests.freezing import freeze, thaw
 from tests.storage.faults import (
     Clock,
     FaultyDatabase,
@@ -526,13 +527,13 @@ async def test_a_mongodb_that_does_not_answer_refuses_in_time_and_then_goes_on(t
         async with running(appender.run()):
             await appender.append(events("before"))
             assert mongodb.pid is not None
-            os.kill(mongodb.pid, signal.SIGSTOP)
+            await freeze(mongodb.pid)
             for name in ("during", "later", "last"):
                 began = time.monotonic()
                 with pytest.raises(Unavailable):
                     await appender.append(events(name))
                 assert 0.4 < time.monotonic() - began < 1.5
-            os.kill(mongodb.pid, signal.SIGCONT)
+            thaw(mongodb.pid)
 
             async def appended() -> bool:
                 try:

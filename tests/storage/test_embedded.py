@@ -24,6 +24,7 @@ from pymongo.read_concern import ReadConcern
 from storage import data_directory, embedded
 from storage.embedded import EmbeddedMongoDB, EmbeddedMongoDBError
 from storage.mongod import find_mongod
+from tests.freezing import freeze
 from tests.loop_thread import LoopThread
 from tests.waiting import wait_until
 
@@ -288,7 +289,7 @@ def test_a_suspended_one_ends_in_good_order(tmp_path: Path) -> None:
         mongodb = EmbeddedMongoDB(tmp_path, stop_seconds=30)
         await mongodb.start()
         assert mongodb.pid is not None
-        os.kill(mongodb.pid, signal.SIGSTOP)
+        await freeze(mongodb.pid)
         process = mongodb._process
         await mongodb.stop()
         assert process is not None

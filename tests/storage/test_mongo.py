@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from storage.errors import CommandFailed, Unavailable
 from storage.mongo import NAMESPACE_EXISTS, Database
+from tests.freezing import frozen
 from tests.storage.faults import FaultyDatabase, own_mongodb, step_down, until_answered
 
 
@@ -113,25 +113,22 @@ async def test_dropping_deletes_everything(database: Database) -> None:
 async def test_without_a_primary_it_is_unavailable_and_then_goes_on(tmp_path: Path) -> None:
     """A node that was voted out takes commands again once it is elected."""
     async with own_mongodb(tmp_path) as mongodb:
-        database = FaultyDatabase(mongodb.uri, "test")
-        await step_down(database)
-        with pytest.raises(Unavailable):
-            await database.command({"insert": "things", "documents": [{"_id": 1}]})
-        await until_answered(database)
-        database.close()
+        with contextlib.closing(FaultyDatabase(mongodb.uri, "test")) as database:
+            await step_down(database)
+            with pytest.raises(Unavailable):
+                await database.command({"insert": "things", "documents": [{"_id": 1}]})
+            await until_answered(database)
 
 
 async def test_a_mongodb_that_does_not_answer_is_unavailable_in_time(tmp_path: Path) -> None:
     """After `answer_seconds`; once it goes on, so do we."""
     async with own_mongodb(tmp_path) as mongodb:
-        database = Database(mongodb.uri, "test", answer_seconds=0.3)
-        await database.command({"ping": 1})
-        assert mongodb.pid is not None
-        os.kill(mongodb.pid, signal.SIGSTOP)
-        began = time.monotonic()
-        with pytest.raises(Unavailable):
+        with contextlib.closing(Database(mongodb.uri, "test", answer_seconds=0.3)) as database:
             await database.command({"ping": 1})
-        assert 0.2 < time.monotonic() - began < 2
-        os.kill(mongodb.pid, signal.SIGCONT)
-        await until_answered(database)
-        database.close()
+            assert mongodb.pid is not None
+            async with frozen(mongodb.pid):
+                began = time.monotonic()
+                with pytest.raises(Unavailable):
+                    await database.command({"ping": 1})
+                assert 0.2 < time.monotonic() - began < 2
+            await until_answered(database)
