@@ -197,7 +197,8 @@ class Log:
         self._inserting[token] = answered
         try:
             reply = await self._insert(documents, uuid)
-            self._acknowledged.append(token)
+            if reply["n"]:
+                self._acknowledged.append(token)
             return reply
         finally:
             del self._inserting[token]

@@ -16,6 +16,7 @@ from storage.log import Log
 from storage.mongo import Database, Document, Session
 from tests.waiting import wait_until
 
+FENCE = "(fence)"
 Run = Callable[[Document], Awaitable[Document]]
 Fault = Callable[[Run, Document], Awaitable[Document]]
 
@@ -65,7 +66,8 @@ def carried_out_in_part(count: int) -> Fault:
     """MongoDB stops after so many documents of an insert, and the answer is lost."""
 
     async def fault(run: Run, command: Document) -> Document:
-        await run({**command, "documents": command["documents"][:count]})
+        if count:
+            await run({**command, "documents": command["documents"][:count]})
         raise Unavailable("answer lost")
 
     return fault
@@ -75,6 +77,23 @@ async def cursor_killed(run: Run, command: Document) -> Document:
     """The cursor is gone when its next batch is asked for."""
     await run({"killCursors": command["collection"], "cursors": [command["getMore"]]})
     return await run(command)
+
+
+class Late:
+    """A fault: an insert without an answer that reaches MongoDB only when the test lets it, as one that was frozen gets it."""
+
+    def __init__(self) -> None:
+        self._run: Run
+        self._command: Document = {}
+
+    async def __call__(self, run: Run, command: Document) -> Document:
+        self._run = run
+        self._command = {**command, "documents": [dict(document) for document in command["documents"]]}
+        raise Unavailable("no answer")
+
+    async def arrive(self, count: int | None = None) -> Document:
+        """Carry it out, or its first `count` events only, as a MongoDB does that is killed then."""
+        return await self._run({**self._command, "documents": self._command["documents"][:count]})
 
 
 class Held:
@@ -112,10 +131,14 @@ def documents(first: int, times: list[int], data: str = "{}") -> Iterator[Docume
 
 
 async def contents(log: Log) -> list[tuple[int, str]]:
-    """Return number and data of all that is in the log, in the natural order of the collection, but for its first entry."""
+    """Return number and data of all that is in the log, in the natural order of the collection, but for its first entry.
+
+    An entry that keeps an insert from arriving late has `FENCE` in the place of its data.
+    """
     command = {"find": log.name, "sort": {"$natural": 1}, "singleBatch": True, "batchSize": 100_000}
     found = (await log.database.command(command))["cursor"]["firstBatch"]
-    return [(document["_id"], document["data"]) for document in found if document["type"] != "log:created"]
+    types = {"log:fence": FENCE}
+    return [(document["_id"], types.get(document["type"], document["data"])) for document in found if document["type"] != "log:created"]
 
 
 @asynccontextmanager

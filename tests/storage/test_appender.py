@@ -6,27 +6,31 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sized
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import pytest
 
 from storage import appender as module
+from storage import requests
 from storage.appender import Appender
 from storage.entries import NewEvent, Receipt
 from storage.errors import CommandFailed, Overloaded, Unavailable
 from storage.log import Log
 from storage.mongo import Database, Document
-from tests.freezing import freeze, thaw
+from tests.freezing import freeze, frozen, thaw
 from tests.storage.faults import (
+    FENCE,
     Clock,
     FaultyDatabase,
     Held,
+    Late,
     Run,
     answer_lost,
     carried_out_in_part,
     contents,
+    documents,
     event,
     not_sent,
     own_mongodb,
@@ -50,7 +54,7 @@ async def appender(log: Log) -> AsyncIterator[Appender]:
 def doubt(expected_logs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Append in doubt: it is logged, and settled at once."""
     expected_logs += [DOUBT, SETTLED]
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
 
 
 @asynccontextmanager
@@ -150,7 +154,7 @@ async def test_what_waits_together_is_inserted_together(log: Log) -> None:
 @pytest.mark.parametrize(("limit", "value"), [("GROUP_EVENTS", 4), ("GROUP_BYTES", 1300)])
 async def test_a_group_is_bounded(log: Log, monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
     """In events and in bytes; a publish is never split, so one that is larger goes alone."""
-    monkeypatch.setattr(module, limit, value)
+    monkeypatch.setattr(requests, limit, value)
     appender = Appender(log)
     tasks = started(appender, [event()] * 2, [event()] * 2, [event()] * 5, [event()])
     await asyncio.sleep(0)  # every publish is waiting now
@@ -263,31 +267,103 @@ async def test_a_lost_answer_to_an_insert_that_was_carried_out_is_made_up_for(lo
 
 
 @pytest.mark.usefixtures("doubt")
-async def test_an_insert_that_was_not_carried_out_is_refused(log: Log, appender: Appender) -> None:
-    """Nothing of it is in the log, and sending it again appends it once."""
+async def test_an_insert_that_was_not_carried_out_is_tried_again(log: Log, appender: Appender) -> None:
+    """As long as its sender waits: it learns nothing of it."""
     database_of(log).inject("insert", not_sent)
-    with pytest.raises(Unavailable):
-        await appender.append(events("a", "b"))
-    assert await contents(log) == []
-    assert places(log, await appender.append(events("a", "b"))) == [2, 3]
+    assert places(log, await appender.append([event("a"), event("b")])) == [2, 3]
+    assert await contents(log) == [(2, "a"), (3, "b")]
 
 
 @pytest.mark.usefixtures("doubt")
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 async def test_a_publish_that_was_carried_out_in_part_is_completed(log: Log, count: int) -> None:
-    """Of three publishes in one insert, each is in the log wholly, once and with its receipts, or not at all and refused."""
+    """Of three publishes in one insert, each is in the log wholly and once, and has its receipts."""
     appender = Appender(log)
     tasks = started(appender, [event("a1"), event("a2")], [event("b1"), event("b2")], [event("c1"), event("c2")])
     await asyncio.sleep(0)  # all are waiting now
     database_of(log).inject("insert", carried_out_in_part(count))
     async with running(appender.run()):
-        outcomes = [await outcome(task) for task in tasks]
-    whole = (count + 1) // 2
-    names = ["a1", "a2", "b1", "b2", "c1", "c2"][: 2 * whole]
-    assert await contents(log) == list(enumerate(names, 2))
-    given = [receipt for result in outcomes[:whole] if isinstance(result, list) for receipt in result]
-    assert places(log, given) == list(range(2, 2 + 2 * whole))
-    assert all(isinstance(result, Unavailable) for result in outcomes[whole:])
+        receipts = [receipt for task in tasks for receipt in await task]
+    assert await contents(log) == list(enumerate(["a1", "a2", "b1", "b2", "c1", "c2"], 2))
+    assert places(log, receipts) == list(range(2, 8))
+    assert appender.appended == 6
+
+
+@pytest.mark.usefixtures("doubt")
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
+async def test_a_publish_that_was_given_up_is_completed_if_it_was_begun_and_else_never_comes(log: Log, count: int) -> None:
+    """Of two publishes whose senders are gone, MongoDB has so many events. What it was sent may reach it once more, and changes nothing."""
+    appender = Appender(log)
+    late = Late()
+
+    async def lost(run: Run, command: Document) -> Document:
+        for task in tasks:
+            task.cancel()
+        with suppress(Unavailable):
+            await late(run, command)
+        return await carried_out_in_part(count)(run, command)
+
+    database_of(log).inject("insert", lost)
+    tasks = started(appender, [event("a1"), event("a2")], [event("b1"), event("b2")])
+    await asyncio.sleep(0)  # both are waiting now
+    async with running(appender.run()):
+        await wait_until(appender.drained, "the group is over")
+        assert (await late.arrive())["n"] == 0
+        names = ["a1", "a2", "b1", "b2"][: 2 * ((count + 1) // 2)]
+        expected = [*names, FENCE] if count in (0, 2) else names
+        assert await contents(log) == list(enumerate(expected, 2))
+        assert places(log, await appender.append([event("next")])) == [2 + len(expected)]
+
+
+@pytest.mark.usefixtures("doubt")
+@pytest.mark.parametrize("given_up", [(), (0,), (1,), (0, 1)], ids=["none", "first", "second", "both"])
+@pytest.mark.parametrize("count", [1, 3, 4])
+@pytest.mark.parametrize("moment", [("update", False), ("find", False), ("find", True), ("insert", False), ("insert", True)], ids=str)
+async def test_an_insert_that_arrives_late_leaves_no_publish_in_part(
+    log: Log, moment: tuple[str, bool], count: int, given_up: tuple[int, ...]
+) -> None:
+    """Before or after any step that settles it, wholly or in part: each publish is there wholly and once, or, given up, not at all."""
+    appender = Appender(log)
+    late = Late()
+    (command_name, afterwards) = moment
+
+    async def lost(run: Run, command: Document) -> Document:
+        having = "readConcern" if command_name == "find" else command_name
+        database_of(log).inject(command_name, arrives, having=having)
+        for number in given_up:
+            tasks[number].cancel()
+        return await late(run, command)
+
+    async def arrives(run: Run, command: Document) -> Document:
+        if not afterwards:
+            await late.arrive(count)
+        reply = await run(command)
+        if afterwards:
+            await late.arrive(count)
+        return reply
+
+    database_of(log).inject("insert", lost)
+    tasks = started(appender, [event("a1"), event("a2")], [event("b1"), event("b2")])
+    await asyncio.sleep(0)  # both are waiting now
+    async with running(appender.run()):
+        for number, task in enumerate(tasks):
+            if number not in given_up:
+                assert len(await task) == 2
+        await wait_until(appender.drained, "the group is over")
+        await late.arrive()
+        await appender.append([event("next")])
+    assert database_of(log).injected()
+    found = await contents(log)
+    assert [seq for seq, _ in found] == list(range(2, len(found) + 2))
+    names = [data for _, data in found if data != FENCE]
+    whole = [["a1", "a2"], ["b1", "b2"]]
+    there = [number for number, pair in enumerate(whole) if pair[0] in names]
+    assert sorted(names) == sorted([*(name for number in there for name in whole[number]), "next"])
+    assert {0, 1} - set(given_up) <= set(there)
+    receipts = [
+        (receipt, name) for number in {0, 1} - set(given_up) for receipt, name in zip(tasks[number].result(), whole[number], strict=True)
+    ]
+    assert [dict(found)[place] for place in places(log, [receipt for receipt, _ in receipts])] == [name for _, name in receipts]
 
 
 @pytest.mark.usefixtures("doubt")
@@ -334,7 +410,7 @@ async def test_a_completion_may_be_interrupted_too(log: Log, appender: Appender)
 
 @pytest.mark.usefixtures("doubt")
 async def test_others_entries_are_not_taken_for_ones_own(log: Log, clock: Clock, appender: Appender, mongodb_uri: str) -> None:
-    """An insert that never arrived is refused though another process took its number meanwhile."""
+    """An insert that never arrived follows the entry of another process that took its number meanwhile."""
 
     async def overtaken(run: Run, command: Document) -> Document:
         async with another(log, clock, mongodb_uri) as other:
@@ -342,9 +418,73 @@ async def test_others_entries_are_not_taken_for_ones_own(log: Log, clock: Clock,
         raise Unavailable("not sent")
 
     database_of(log).inject("insert", overtaken)
-    with pytest.raises(Unavailable):
-        await appender.append([event("mine")])
-    assert await contents(log) == [(2, "theirs")]
+    assert places(log, await appender.append([event("mine")])) == [3]
+    assert await contents(log) == [(2, "theirs"), (3, "mine")]
+
+
+@pytest.mark.usefixtures("doubt")
+async def test_a_number_that_was_evicted_before_it_could_be_looked_up_is_refused(database: FaultyDatabase, clock: Clock) -> None:
+    """Trying again might double the event, so its sender is told; the log goes on without a hole."""
+    log = Log(database, clock=clock, max_documents=2)
+    await log.open()
+    appender = Appender(log)
+
+    async def overrun(run: Run, command: Document) -> Document:
+        await run(command)
+        await log.insert(list(documents(3, [1_000_000] * 4, "theirs")))
+        raise Unavailable("no answer")
+
+    database.inject("insert", overrun)
+    async with running(appender.run()):
+        with pytest.raises(Unavailable, match="moved on"):
+            await appender.append([event("mine")])
+        assert places(log, await appender.append([event("next")])) == [7]
+    assert await contents(log) == [(6, "theirs"), (7, "next")]
+
+
+@pytest.mark.usefixtures("doubt")
+async def test_the_first_of_several_events_may_be_evicted_before_it_is_looked_up(database: FaultyDatabase, clock: Clock) -> None:
+    """Whoever has the later numbers had the earlier ones."""
+    log = Log(database, clock=clock, max_documents=2)
+    await log.open()
+    appender = Appender(log)
+    database.inject("insert", answer_lost)
+    async with running(appender.run()):
+        assert places(log, await appender.append([event(name) for name in "abcd"])) == [2, 3, 4, 5]
+
+
+@pytest.mark.usefixtures("doubt")
+async def test_a_mongodb_that_comes_and_goes_is_settled_in_the_end(log: Log, appender: Appender) -> None:
+    """However often: the same insert is sent again under the same numbers, and nothing is doubled."""
+    for fault in [not_sent, carried_out_in_part(1), not_sent, answer_lost] * 50:
+        database_of(log).inject("insert", fault)
+    receipts = [receipt for _ in range(20) for receipt in await appender.append([event(name) for name in "abcdef"])]
+    await appender.append([event("last")])
+    assert places(log, receipts) == list(range(2, 122))
+    assert [data for _, data in await contents(log)] == [*"abcdef" * 20, "last"]
+
+
+@pytest.mark.usefixtures("doubt")
+async def test_a_log_that_is_shorter_than_it_was_is_continued_where_it_ends(log: Log, appender: Appender) -> None:
+    """As after an older copy of MongoDB's files was put back; the numbers of what is in doubt would leave a hole there."""
+    await appender.append([event("a"), event("b")])
+
+    async def put_back(run: Run, command: Document) -> Document:
+        for seq in (2, 3):
+            await run({"delete": "log", "deletes": [{"q": {"_id": seq}, "limit": 1}]})
+        raise Unavailable("restarting")
+
+    database_of(log).inject("insert", put_back)
+    assert places(log, await appender.append([event("c")])) == [2]
+    assert await contents(log) == [(2, "c")]
+
+
+async def test_after_a_while_without_events_the_head_is_read_again(log: Log, appender: Appender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver replaces a connection that broke meanwhile without a word, and behind it may be an older copy of the log."""
+    monkeypatch.setattr(module, "HEAD_SECONDS", 0)
+    await appender.append([event("a"), event("b")])
+    await log.database.command({"delete": "log", "deletes": [{"q": {"_id": 3}, "limit": 1}]})
+    assert places(log, await appender.append([event("c")])) == [3]
 
 
 @pytest.mark.usefixtures("doubt")
@@ -361,7 +501,7 @@ async def test_what_is_in_doubt_stays_so_until_mongodb_answers(log: Log, appende
 
 async def test_an_insert_that_cannot_begin_waits_for_mongodb(log: Log, appender: Appender, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is in doubt before the head of the log is known: the same publish goes on when it is."""
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
     database_of(log).inject("find", not_sent)
     database_of(log).inject("find", not_sent)
     assert places(log, await appender.append([event("a")])) == [2]
@@ -370,7 +510,7 @@ async def test_an_insert_that_cannot_begin_waits_for_mongodb(log: Log, appender:
 @pytest.mark.parametrize("others", [["b"], []])
 async def test_what_nobody_waits_for_any_more_is_not_begun(log: Log, monkeypatch: pytest.MonkeyPatch, others: list[str]) -> None:
     """A publish that was given up before MongoDB came back is not appended; those beside it are."""
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
     appender = Appender(log)
 
     async def given_up_meanwhile(run: Run, command: Document) -> Document:
@@ -388,16 +528,14 @@ async def test_what_nobody_waits_for_any_more_is_not_begun(log: Log, monkeypatch
 
 
 @pytest.mark.usefixtures("doubt")
-async def test_a_log_that_was_dropped_refuses_and_the_next_one_takes_events(log: Log, appender: Appender) -> None:
+async def test_when_the_log_was_dropped_the_next_one_takes_the_events(log: Log, appender: Appender) -> None:
     """The new log is capped and without a hole, and its ids are its own."""
     (before,) = await appender.append([event("a")])
     await log.database.command({"drop": "log"})
-    with pytest.raises(Unavailable):
-        await appender.append([event("b")])
-    (after,) = await appender.append([event("c")])
+    (after,) = await appender.append([event("b")])
     assert places(log, [after]) == [2]
     assert before.id.partition("-")[2][:5] != after.id.partition("-")[2][:5]
-    assert await contents(log) == [(2, "c")]
+    assert await contents(log) == [(2, "b")]
     information = await log._information()
     assert information is not None
     assert information["options"]["capped"]
@@ -413,8 +551,8 @@ async def test_a_new_log_that_the_follower_saw_first_has_no_hole(log: Log, appen
 
 
 @pytest.mark.usefixtures("doubt")
-async def test_what_is_completed_in_a_new_log_leaves_no_hole_there(log: Log, appender: Appender) -> None:
-    """The old log, with the first part of the publish, is gone: the rest gets numbers of the new one."""
+async def test_what_was_begun_in_a_log_that_is_gone_is_in_the_new_one_as_a_whole(log: Log, appender: Appender) -> None:
+    """Its first part went with the old log."""
     await appender.append([event("a"), event("b")])
 
     async def dropped(run: Run, command: Document) -> Document:
@@ -423,19 +561,17 @@ async def test_what_is_completed_in_a_new_log_leaves_no_hole_there(log: Log, app
 
     database_of(log).inject("insert", carried_out_in_part(1))
     database_of(log).inject("insert", dropped)
-    assert len(await appender.append([event("c"), event("d"), event("e")])) == 3
-    assert await contents(log) == [(2, "d"), (3, "e")]
+    assert places(log, await appender.append([event("c"), event("d"), event("e")])) == [2, 3, 4]
+    assert await contents(log) == [(2, "c"), (3, "d"), (4, "e")]
 
 
 @pytest.mark.usefixtures("doubt")
-async def test_a_log_that_is_not_open_yet_refuses_and_is_opened(database: FaultyDatabase, clock: Clock) -> None:
+async def test_a_log_that_is_not_open_yet_is_opened(database: FaultyDatabase, clock: Clock) -> None:
     """No ordinary collection is made in its place."""
     log = Log(database, clock=clock)
     appender = Appender(log)
     async with running(appender.run()):
-        with pytest.raises(Unavailable):
-            await appender.append([event("a")])
-        assert places(log, await appender.append([event("b")])) == [2]
+        assert places(log, await appender.append([event("a")])) == [2]
 
 
 async def test_events_that_mongodb_refuses_are_an_error_and_all_others_go_in(log: Log, expected_logs: list[str]) -> None:
@@ -546,7 +682,55 @@ async def test_a_mongodb_that_does_not_answer_refuses_in_time_and_then_goes_on(t
         database.close()
     names = [data for _, data in found]
     assert [seq for seq, _ in found] == list(range(2, len(found) + 2))
-    assert [name for name in names if name != "during"] == ["before", "after"]  # that one may have arrived
+    assert [name for name in names if name not in ("during", FENCE)] == ["before", "after"]  # that one may have arrived
+
+
+async def test_a_mongodb_that_stands_still_in_the_middle_leaves_no_publish_in_part(tmp_path: Path, expected_logs: list[str]) -> None:
+    """Eight publishers go on while it is frozen five times, longer than they wait: what was refused is there wholly and once, or not."""
+    expected_logs += [DOUBT, SETTLED]
+    acknowledged: list[str] = []
+    refused: set[str] = set()
+    over = asyncio.Event()
+
+    async def publish(appender: Appender, name: str) -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            request = f"{name}{number}"
+            try:
+                await appender.append([event(f"{request}.{index}") for index in range(20)])
+            except Unavailable:
+                refused.add(request)
+            else:
+                acknowledged.append(request)
+
+    async with own_mongodb(tmp_path) as mongodb:
+        assert mongodb.pid is not None
+        with closing(Database(mongodb.uri, "test", answer_seconds=0.2)) as database:
+            log = Log(database, clock=time.time, size_bytes=64 << 20)
+            await log.open()
+            appender = Appender(log, seconds=0.1)
+            async with running(appender.run()):
+                publishers = [asyncio.create_task(publish(appender, name)) for name in "abcdefgh"]
+                for _ in range(5):
+                    await more(acknowledged, 20)
+                    async with frozen(mongodb.pid):
+                        await more(refused, 8)
+                over.set()
+                await asyncio.gather(*publishers)
+                await wait_until(appender.drained, "nothing is in doubt any more", seconds=30)
+            found = await contents(log)
+    assert [seq for seq, _ in found] == list(range(2, len(found) + 2))
+    names = [data for _, data in found if data != FENCE]
+    requests = {name.partition(".")[0] for name in names}
+    assert sorted(names) == sorted(f"{request}.{index}" for request in requests for index in range(20))
+    assert set(acknowledged) <= requests <= {*acknowledged, *refused}
+
+
+async def more(things: Sized, count: int) -> None:
+    """Wait until there are so many more of them."""
+    expected = len(things) + count
+    await wait_until(lambda: len(things) >= expected, f"{count} more", seconds=30)
 
 
 async def test_an_insert_that_takes_too_long_is_refused_and_still_settled(log: Log) -> None:
