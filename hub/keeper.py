@@ -93,8 +93,10 @@ class Keeper:
 
     async def run(self) -> None:
         """Sweep for ever."""
+        # As often as heartbeats are due: a client that was not pinged yet must not look like one that does not answer.
+        pause = min(SWEEP_SECONDS, self._heartbeat_seconds)
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
+            await asyncio.sleep(pause)
             await self.sweep()
 
     async def sweep(self) -> None:

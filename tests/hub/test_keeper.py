@@ -14,6 +14,7 @@ from hub.hub import Hub
 from hub.keeper import EXPIRY_NOTICE_SECONDS, LINGER_SECONDS, MISSED_PONGS
 from hub.subscriptions import Subscription
 from tests.hub.fakes import ListLog, ManualClock, RecordingSink, connect, everything, id_of, make_entries, make_principal, place_of, turns
+from tests.waiting import wait_until
 
 BEAT, STALE_AFTER = 15.0, 300.0
 
@@ -287,3 +288,18 @@ async def test_heartbeat_waits_until_the_first_entry_was_read() -> None:
     await stage.pass_(BEAT)
     assert connection.start is not None
     assert sink.kinds() == ["welcome"]
+
+
+async def test_heartbeats_more_often_than_sweeps_are_kept() -> None:
+    """The sweep runs as often as heartbeats are due, so no client is sent away for not answering a ping that it never got."""
+    stage = Stage(heartbeat_seconds=0.01)
+    connection, sink = stage.open(WEBSOCKET, heard=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hub.keeper.SWEEP_SECONDS", 3600)
+        task = asyncio.create_task(stage.hub.keeper.run())
+        stage.clock.now += 0.01
+        await wait_until(lambda: sink.received, "a heartbeat")
+        assert connection.state is State.ATTACHED
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
