@@ -12,7 +12,7 @@ _Result = TypeVar("_Result")
 
 
 class LoopThread:
-    """Run coroutines from plain code on one loop, in one thread that lives until the `with` block is left."""
+    """Run coroutines on one loop, in one thread that lives until the `with` block is left."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -40,3 +40,10 @@ class LoopThread:
         except TimeoutError:
             future.cancel()
             raise
+
+    async def call(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+        """Run a coroutine in the thread and return its result, while the caller's own loop goes on.
+
+        Cancelling cancels it in the thread.
+        """
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 
 import pymongo
@@ -78,6 +79,31 @@ def test_loop_thread_runs_coroutines_and_cancels_late_ones() -> None:
         with pytest.raises(TimeoutError):
             thread.run(late(), seconds=0.01)
     assert cancelled
+
+
+async def test_loop_thread_works_for_a_loop_that_goes_on() -> None:
+    """A test awaits what is done in the thread; when it gives up waiting, the work there is cancelled as well."""
+    begun, cancelled = asyncio.Event(), []
+    here = asyncio.get_running_loop()
+
+    async def late() -> None:
+        here.call_soon_threadsafe(begun.set)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.append(True)
+
+    async def early() -> int:
+        return threading.get_ident()
+
+    with LoopThread("of a test") as thread:
+        assert await thread.call(early()) != threading.get_ident()
+        waiting = asyncio.create_task(thread.call(late()))
+        await begun.wait()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await wait_until(lambda: cancelled, "it is cancelled there")
 
 
 async def test_database_is_real_and_new(mongodb_uri: str, database_name: str) -> None:
