@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from handlers import application
@@ -10,6 +12,7 @@ from handlers.routes import ROUTES, template
 from tests.handlers.assembly import PUBLISHER, Assembly
 from tests.handlers.clients import Wire, get, request, request_bytes
 from tests.handlers.conftest import Assemble
+from tests.waiting import wait_until
 
 
 async def test_every_route_is_served_and_nothing_else(here: Assembly) -> None:
@@ -34,7 +37,7 @@ async def test_a_connection_with_endless_headers_is_cut(here: Assembly) -> None:
         assert await wire.read_rest() == b""
 
 
-@pytest.mark.parametrize("sent", ["nothing", "a request", "a part of a body"])
+@pytest.mark.parametrize("sent", ["nothing", "a request", "a part of the headers", "a part of a body"])
 async def test_a_connection_that_goes_on_with_nothing_is_closed(assemble: Assemble, monkeypatch: pytest.MonkeyPatch, sent: str) -> None:
     """Before its first request, after one that was answered, or in the middle of one: it is waited for so long and no longer."""
     monkeypatch.setattr(application, "IDLE_SECONDS", 0.1)
@@ -43,7 +46,43 @@ async def test_a_connection_that_goes_on_with_nothing_is_closed(assemble: Assemb
         if sent == "a request":
             wire.send(request_bytes("GET", "/healthz", {"Host": "x"}))
             assert (await wire.read_response()).status == 200
+        elif sent == "a part of the headers":
+            wire.send(b"GET /healthz HTTP/1.1\r\nHost: ")
         elif sent == "a part of a body":
             headers = {"Host": "x", "Authorization": f"Bearer {PUBLISHER}", "Content-Length": "100"}
             wire.send(request_bytes("POST", "/v1/events", headers, b"[" * 10))
+        assert await wire.read_rest() == b""
+
+
+async def test_what_is_answered_slowly_is_not_cut_off(assemble: Assemble, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what clients send has a deadline: others that fall idle are closed, while a request that has arrived is being answered."""
+    monkeypatch.setattr(application, "IDLE_SECONDS", 0.05)
+    here = await assemble()
+    answered = asyncio.Event()
+
+    async def ready() -> None:
+        await answered.wait()
+
+    here.services.ready = ready
+    async with Wire(here.port) as wire:
+        wire.send(request_bytes("GET", "/readyz", {"Host": "x"}))
+        for _ in range(3):  # one after the other: each sweep takes those that were idle before it
+            async with Wire(here.port) as idle:
+                assert await idle.read_rest() == b""
+        answered.set()
+        assert (await wire.read_response()).status == 200
+
+
+async def test_a_client_that_leaves_before_its_deadline_is_forgotten(assemble: Assemble, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left to be closed later, and the sweep ends until somebody is waited for again."""
+    monkeypatch.setattr(application, "IDLE_SECONDS", 0.05)
+    here = await assemble()
+    deadlines = here.http.deadlines
+    async with Wire(here.port) as wire:
+        wire.send(request_bytes("GET", "/healthz", {"Host": "x"}))
+        assert (await wire.read_response()).status == 200
+        assert len(deadlines) == 1
+    await wait_until(lambda: not len(deadlines), "the connection is forgotten")
+    await wait_until(lambda: not deadlines.sweeping, "the sweep has ended")
+    async with Wire(here.port) as wire:
         assert await wire.read_rest() == b""
