@@ -32,7 +32,7 @@ RESERVED_FILES = 256  # descriptors that are not connections: MongoDB, the log, 
 
 class _Deadlines:
     """Closes connections whose next request, or the body of it, does not arrive in time. One timer for all of them: Tornado itself makes
-    one for every head and one for every body, which costs as much as reading a head does.
+    one for every head and one for every body, a great part of the work of a request.
 
     Args:
         seconds: How long each part may take.

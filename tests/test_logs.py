@@ -139,6 +139,15 @@ def test_a_line_is_a_json_object_with_its_fields() -> None:
     }
 
 
+def test_half_a_character_does_not_lose_the_line() -> None:
+    """What JSON can write and UTF-8 cannot is escaped."""
+    stream = io.StringIO()
+    configure(stream=stream)
+    logger.info("here", extra={"fields": {"user": "\ud83d"}})
+    assert '"user": "\\ud83d"' in stream.getvalue()
+    assert logged(stream)["user"] == "\ud83d"
+
+
 def test_time_is_rfc_3339_with_milliseconds() -> None:
     """Times are written in UTC, to the millisecond, in the form of RFC 3339."""
     assert rfc3339(1_700_000_000.25) == "2023-11-14T22:13:20.250Z"
@@ -228,7 +237,7 @@ def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> No
     """Without a stream, lines go to standard error."""
     configure(format="json")
     logger.info("here")
-    assert '"message": "here"' in capsys.readouterr().err
+    assert '"message":"here"' in capsys.readouterr().err
 
 
 def test_a_line_that_cannot_be_written_shows_no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
