@@ -107,8 +107,8 @@ def response_head(status: int, headers: dict[str, str]) -> bytes:
     return f"HTTP/1.1 {status} {responses[status]}\r\n{lines}\r\n".encode("latin-1")
 
 
-def take_socket(handler: Handler) -> tuple[socket.socket, bytes] | None:
-    """Take the socket of a request from Tornado, which forgets both, and what the client sent behind its request.
+def take_socket(handler: Handler, *, want_data: bool = False) -> tuple[socket.socket, bytes] | None:
+    """Take the socket of a request from Tornado, which forgets both, and, if wanted, what the client sent behind its request.
 
     Only plain sockets: under TLS the bytes must go through Tornado's stream. None: the client has left meanwhile.
     """
@@ -117,12 +117,20 @@ def take_socket(handler: Handler) -> tuple[socket.socket, bytes] | None:
     assert isinstance(stream, IOStream)
     if stream.closed():
         return None
-    # Done at once with what is there; with nothing there it stays undone, and is forgotten here.
-    behind = asyncio.ensure_future(stream.read_bytes(MAX_BEHIND_BYTES, partial=True))
+    behind = _read_behind(stream) if want_data else b""
     if stream.closed():
-        behind.exception()
         return None
     taken = stream.socket
     stream.io_loop.remove_handler(stream.fileno())
     stream.socket = None  # type: ignore[assignment]  # the stream must not close it any more
-    return taken, behind.result() if behind.done() else b""
+    return taken, behind
+
+
+def _read_behind(stream: IOStream) -> bytes:
+    """Return what is there by now; this may find that the client has left, and closes the stream then."""
+    # Done at once with what is there; with nothing there it stays undone, and is forgotten here.
+    reading = asyncio.ensure_future(stream.read_bytes(MAX_BEHIND_BYTES, partial=True))
+    if stream.closed():
+        reading.exception()
+        return b""
+    return reading.result() if reading.done() else b""

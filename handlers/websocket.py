@@ -49,7 +49,7 @@ class WebSocket(Opening):
             self.services.hub.rights.check(entry.principal)
         if not self.services.has_room():
             raise NotReady("the server takes no more connections", retry_after=5)
-        taken = take_socket(self)
+        taken = take_socket(self, want_data=True)
         if taken is None:
             return
         sink = SocketSink(self.services.poller, taken[0], want_data=True)
