@@ -47,6 +47,9 @@ logger = logging.getLogger("tailcast.server")
 Answer = TypeVar("Answer")
 
 BACKLOG = 4096  # connections that wait to be accepted: all clients of another server may come at once
+# Clients speak first, plain or with TLS: the kernel keeps a connection back until there is something to read, or this has passed. So one
+# that is accepted is read at once, instead of being waited for.
+SILENT_SECONDS = 1
 PROBE_SECONDS = 1.0  # how long readyz believes that the log could be appended to
 FLUSH_SECONDS = 0.02  # between looks at what is still to be sent when stopping
 # Hardly anything here is garbage that only the cyclic collector finds, and ten thousand connections are much to go through: at Python's
@@ -240,10 +243,13 @@ class _Clock:
 
 def _listen(address: str, port: int) -> list[socket.socket]:
     try:
-        return bind_sockets(port, address, backlog=BACKLOG)
+        sockets = bind_sockets(port, address, backlog=BACKLOG)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise OSError(f"cannot listen on {address}:{port}: {reason}; choose another with --address and --port") from error
+    for one in sockets:
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, SILENT_SECONDS)
+    return sockets
 
 
 def _files_allowed() -> int:

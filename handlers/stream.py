@@ -29,6 +29,14 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 class Stream(Opening):
     """Opens a connection, and lets go of the request: the socket goes to a sink, and nothing of Tornado stays."""
 
+    async def prepare(self) -> None:  # type: ignore[override]  # Tornado awaits either
+        """Open the stream now: once this returns, Tornado would wait for a body, and watch whether the client leaves, only to be told that
+        the socket is no longer its own. After `get` there is nothing left to be called."""
+        super().prepare()
+        if self.request.method == "GET":
+            await self.get()
+            assert self._finished, "answered, or detached"
+
     async def get(self) -> None:
         """Answer with a stream that ends when the client, the credential or the server does."""
         hub = self.services.hub

@@ -41,6 +41,13 @@ async def running(on_mongodb: tuple[str, ...]) -> AsyncIterator[tuple[ServerProc
 # ---- starting
 
 
+def test_clients_that_say_nothing_are_kept_back_by_the_kernel() -> None:
+    """A connection is only accepted when there is something to read, or after a moment; one that was accepted can be read at once."""
+    for sock in server._listen("127.0.0.1", 0):
+        with sock:
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) >= server.SILENT_SECONDS
+
+
 def test_help_lists_all_settings_and_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` prints every setting, and the exit status is 0 (X2)."""
     assert server.main(["--help"], {}) == 0
