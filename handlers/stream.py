@@ -33,7 +33,7 @@ class Stream(Opening):
         """Open the stream now: once this returns, Tornado would wait for a body, and watch whether the client leaves, only to be told that
         the socket is no longer its own. After `get` there is nothing left to be called."""
         super().prepare()
-        if self.request.method == "GET":
+        if self.request.method == "GET" and not self._finished:
             await self.get()
             assert self._finished, "answered, or detached"
 

@@ -46,21 +46,19 @@ class FanOut:
 
         Connections that share an interest get the same bytes, and so do interests that get the same part.
         """
-        payloads: dict[tuple[Format, int], tuple[bytes, int]] = {}
+        payloads: dict[tuple[Format, int], bytes] = {}
         blocked: list[Connection] = []
         for interest, mask in self._masks(entries).items():
-            if not interest.attached:
+            attached = interest.attached
+            if not attached:
                 continue
             key = (interest.format, mask)
-            if key not in payloads:
-                parts = [interest.format.event(entry) for index, entry in enumerate(entries) if mask >> index & 1]
-                payloads[key] = (interest.format.join(parts), len(parts))
-            payload, count = payloads[key]
-            self.delivered += count * len(interest.attached)
-            self.possible += len(entries) * len(interest.attached)
-            for connection in interest.attached:
-                if not connection.sink.offer(payload):
-                    blocked.append(connection)
+            payload = payloads.get(key)
+            if payload is None:
+                payload = payloads[key] = interest.format.join([interest.format.event(entries[index]) for index in _bits(mask)])
+            self.delivered += mask.bit_count() * len(attached)
+            self.possible += len(entries) * len(attached)
+            blocked += [connection for connection in attached if not connection.sink.offer(payload)]
         return blocked
 
     def _masks(self, entries: list[Entry]) -> dict[Interest[Connection], int]:
@@ -80,8 +78,12 @@ class FanOut:
 
 def _choose(entries: list[Entry], mask: int, conditions: tuple[Subscription, ...]) -> int:
     """Return those bits of a mask whose entries' payloads meet one of the conditions."""
-    chosen = 0
-    for index, entry in enumerate(entries):
-        if mask >> index & 1 and meets(conditions, parse_payload(entry.data)):
-            chosen |= 1 << index
-    return chosen
+    return sum(1 << index for index in _bits(mask) if meets(conditions, parse_payload(entries[index].data)))
+
+
+def _bits(mask: int) -> Iterator[int]:
+    """Return the numbers of the bits that are set, lowest first: mostly one of many, where topics have subscribers of their own."""
+    while mask:
+        lowest = mask & -mask
+        yield lowest.bit_length() - 1
+        mask ^= lowest
