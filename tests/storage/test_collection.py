@@ -30,6 +30,10 @@ async def fill(things: Collection, documents: list[Document]) -> None:
     await things._database.command({"insert": things.name, "documents": documents})
 
 
+def task_names() -> set[str]:
+    return {task.get_name() for task in asyncio.all_tasks()}
+
+
 # --- times ---
 
 
@@ -155,6 +159,8 @@ async def test_what_was_acknowledged_survives_a_killed_mongodb(tmp_path: Path, e
         await until_answered(database)
         assert [document["_id"] for document in await things.find({}, sort={"_id": 1})] == sorted(f"{n}" for n in range(1, 20, 2))
         database.close()
+        # Stopped while it still makes sure of its restart, it would leave a thread with a connection behind.
+        await wait_until(lambda: "embedded mongod's readiness" not in task_names(), "MongoDB's supervisor is done", seconds=30)
 
 
 # --- reading ---
