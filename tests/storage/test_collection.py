@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import signal
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 
 from storage.collection import BATCH_DOCUMENTS, LATEST_SECONDS, Collection, date_of, expiry, seconds_of
 from storage.errors import CommandFailed, Unavailable
 from storage.mongo import Document
-from tests.storage.faults import FaultyDatabase, Run, cursor_killed, indexes, not_sent, own_mongodb, stored, until_answered
-from tests.waiting import wait_until
+from tests.storage.faults import FaultyDatabase, Run, cursor_killed, indexes, not_sent, stored
 
 DURABLE = {"w": "majority", "j": True}
 
@@ -28,10 +24,6 @@ def things(database: FaultyDatabase) -> Collection:
 async def fill(things: Collection, documents: list[Document]) -> None:
     """Insert many at once."""
     await things._database.command({"insert": things.name, "documents": documents})
-
-
-def task_names() -> set[str]:
-    return {task.get_name() for task in asyncio.all_tasks()}
 
 
 # --- times ---
@@ -140,27 +132,6 @@ async def test_every_write_is_durable(things: Collection, database: FaultyDataba
     await things.upsert("a", {"$set": {"value": 1}})
     await things.take("a")
     assert [command["writeConcern"] for command in database.commands] == [DURABLE] * 4
-
-
-async def test_what_was_acknowledged_survives_a_killed_mongodb(tmp_path: Path, expected_logs: list[str]) -> None:
-    """What was made is there, and what was taken does not come back."""
-    expected_logs.append("embedded mongod ended unexpectedly")
-    async with own_mongodb(tmp_path / "db") as mongodb:
-        database = FaultyDatabase(mongodb.uri, "test")
-        things = Collection(database, "things")
-        for number in range(20):
-            await things.insert({"_id": f"{number}"})
-        for number in range(0, 20, 2):
-            assert await things.take(f"{number}") is not None
-        killed = mongodb.pid
-        assert killed is not None
-        os.kill(killed, signal.SIGKILL)
-        await wait_until(lambda: mongodb.pid not in (killed, None), "MongoDB is started again", seconds=30)
-        await until_answered(database)
-        assert [document["_id"] for document in await things.find({}, sort={"_id": 1})] == sorted(f"{n}" for n in range(1, 20, 2))
-        database.close()
-        # Stopped while it still makes sure of its restart, it would leave a thread with a connection behind.
-        await wait_until(lambda: "embedded mongod's readiness" not in task_names(), "MongoDB's supervisor is done", seconds=30)
 
 
 # --- reading ---
