@@ -16,9 +16,9 @@ import secrets
 from collections.abc import Sequence
 
 from storage.doubt import Arrived, Attempt, Doubt
-from storage.entries import NewEvent, Receipt
+from storage.entries import NewEvent, Receipt, ms_of
 from storage.errors import CommandFailed, Unavailable
-from storage.log import Log
+from storage.log import IS_NUMBER, Log
 from storage.mongo import DUPLICATE_KEY
 from storage.positions import Position
 from storage.requests import Item, Queue, Request
@@ -239,10 +239,10 @@ class Appender:
         names = [item.document["published"] for item in items if "published" in item.document]
         try:
             await self._log.barrier()  # a first one that could still roll back is no promise
-            found = await self._log.find({"published": {"$in": names}}, fields=("ms", "published"))
+            found = await self._log.find({"_id": IS_NUMBER, "published": {"$in": names}}, fields=("ms", "published"))
         except Unavailable:
             return  # the next insert meets the duplicate again
-        first = {document["published"]: (document["_id"], document["ms"]) for document in found}
+        first = {document["published"]: (int(document["_id"]), ms_of(document)) for document in found}
         for item in items:
             place = first.get(item.document.get("published"))
             if place is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from storage.errors import Unavailable
+from storage.log import IS_NUMBER
 from storage.mongo import Document
 from storage.positions import Position
 from storage.requests import Item
@@ -87,7 +88,7 @@ class Doubt:
 
     def query(self) -> tuple[Document, int]:
         """Return which entries `learn` wants to see, and how many of them."""
-        return {"_id": {"$gte": self.before.seq}}, 1 + max(len(attempt.items) for attempt in self._attempts)
+        return {"_id": {**IS_NUMBER, "$gte": self.before.seq}}, 1 + max(len(attempt.items) for attempt in self._attempts)
 
     def learn(self, found: list[Document]) -> list[Arrived]:
         """Return which events are in the log, and move on to the number after them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 from storage.positions import PositionCodec
@@ -12,6 +13,38 @@ OWN_TOPICS = "tailcast."  # how the topics of the server's own entries begin, wh
 # What an entry holds in memory beyond its data: object, strings, id and the two encoded forms' headers, as measured with
 # tracemalloc. The window's bound in bytes counts this for every entry.
 ENTRY_OVERHEAD_BYTES = 900
+
+
+MOST_MS = 10**14  # of a time of appending: the year 5138
+# What a document that is no entry is read as.
+MALFORMED = {"topic": "tailcast.log", "type": "log:malformed", "audience": (), "data": "{}"}
+_REQUIRED = itemgetter("topic", "type", "data", "audience")
+_OPTIONAL = ("source", "key", "priority", "time", "correlationId")
+_TEXT = frozenset((str,))
+_TEXT_OR_NONE = frozenset((str, type(None)))
+
+
+def is_entry(document: Mapping[str, Any]) -> bool:
+    """Tell whether a document with a number has the fields of an entry: of the right types, and with no line break where it would end
+    a line of an event stream.
+    """
+    try:
+        topic, kind, data, audience = _REQUIRED(document)
+        return (
+            _TEXT.issuperset(map(type, (topic, kind, data, *audience)))
+            and _TEXT_OR_NONE.issuperset(map(type, map(document.get, _OPTIONAL)))
+            and ms_of(document) == document["ms"]
+            and topic.isprintable()
+            and kind.isprintable()
+        )
+    except (KeyError, TypeError):
+        return False
+
+
+def ms_of(document: Mapping[str, Any]) -> int:
+    """Return when it was appended, in milliseconds since 1970; 0 for a document that does not say so."""
+    ms = document.get("ms")
+    return ms if isinstance(ms, int) and 0 <= ms < MOST_MS else 0
 
 
 class NewEvent:

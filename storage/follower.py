@@ -18,7 +18,7 @@ from bson.binary import UUID_SUBTYPE, Binary
 
 from storage.entries import Entry
 from storage.errors import CommandFailed, StorageError
-from storage.log import Log
+from storage.log import IS_NUMBER, Log
 from storage.mongo import CURSOR_GONE
 from storage.positions import RECREATED, Position
 
@@ -144,8 +144,7 @@ class Follower:
             if not documents or documents[0]["_id"] != self._last.seq:
                 raise _CursorLost("its last entry has left the log")
             while True:
-                codec = self._log.codec
-                self._receive([Entry(document, codec) for document in documents])
+                self._receive(self._log.entries(documents))
                 if not cursor:
                     raise _CursorLost("MongoDB ended it")
                 if len(documents) < BATCH_ENTRIES:
@@ -172,7 +171,7 @@ class Follower:
         command = {
             "find": self._log.name,
             "collectionUUID": Binary(self._uuid, UUID_SUBTYPE),  # another log may have come in its place, and have such a number too
-            "filter": {"_id": {"$gte": self._last.seq}},
+            "filter": {"_id": {**IS_NUMBER, "$gte": self._last.seq}},
             "tailable": True,
             "awaitData": True,
             "batchSize": BATCH_ENTRIES,

@@ -1,56 +1,35 @@
-"""The capped collection: how it is made, identified, sized and read. Appending is in appender.py, following in follower.py."""
+"""The log: inserting numbered entries, confirming and reading them. Appending is in appender.py, following in follower.py."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
+import logging
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from bson.binary import UUID_SUBTYPE, Binary
-
-from storage.entries import Entry
+from storage.capped import NO_TOKEN, CappedCollection
+from storage.entries import MALFORMED, Entry, is_entry, ms_of
 from storage.errors import CommandFailed, Unavailable
-from storage.mongo import (
-    CANNOT_ROLL_BACK,
-    COLLECTION_UUID_MISMATCH,
-    DUPLICATE_KEY,
-    DURABLE,
-    NAMESPACE_EXISTS,
-    NAMESPACE_NOT_FOUND,
-    Database,
-    Document,
-)
-from storage.positions import EPOCH_BYTES, KEY_BYTES, Position, PositionCodec
+from storage.mongo import CANNOT_ROLL_BACK, DURABLE, NAMESPACE_NOT_FOUND, Database, Document
+from storage.positions import Position, PositionCodec
 
-OLDEST_MONGODB = 6  # the first that can resize a capped log while it is used, and insert by a collection's UUID
-CAPPED_GRANULARITY_BYTES = 256  # MongoDB rounds a capped collection's size up to a multiple of this
-UNLIMITED_DOCUMENTS = (1 << 31) - 1  # what MongoDB makes of a limit that is taken away again
-EPOCHS = "log_epochs"
+logger = logging.getLogger("tailcast.storage")
+
+# What can be the number of an entry. Documents with other identities, put there by hand, are not in the log for anybody.
+IS_NUMBER = {"$type": ["int", "long", "double"], "$gte": 0, "$lt": 1 << 62}
 BARRIER = "log_barrier"
 ACKNOWLEDGED_TOKENS = 64  # the tail is a few groups behind at the most; beyond that it asks
 CONFIRM_PAUSES = (0.0, 0.0, 0.001, 0.005, 0.02, 0.1)  # seconds before each look for an entry that is not confirmed yet
-NO_TOKEN = 0  # of entries that no appender has made
-FIRST_ENTRY = {
-    "_id": 1,
-    "topic": "tailcast.log",
-    "type": "log:created",
-    "audience": [],
-    "data": "{}",
-    "append": NO_TOKEN,
-}
+REMEMBERED_FAULTS = 1000  # documents of which it is remembered that they were reported
 
 
 class Log:
     """The log as one server process sees it.
 
-    The collection's UUID tells one log from the next: an epoch and a key are kept for each UUID, so that a log which was dropped or
-    restored gets new ones by itself, and ids of the old one are recognised as such.
-
     Args:
         database: Where it lives.
-        name: The collection.
+        name: Of the collection.
         size_bytes: How much the log holds before the oldest entries leave it.
         max_documents: How many entries it holds at the most; 0 means that only bytes count.
         clock: Returns the time in seconds since 1970.
@@ -68,12 +47,13 @@ class Log:
         self.database = database
         self.name = name
         self._clock = clock
-        self._size_bytes = -(-size_bytes // CAPPED_GRANULARITY_BYTES) * CAPPED_GRANULARITY_BYTES
-        self._max_documents = max_documents
+        self.collection = CappedCollection(database, name=name, size_bytes=size_bytes, max_documents=max_documents, now_ms=self.now_ms)
         self.uuid: bytes | None = None  # of the collection; None until open() was through once
         self._codec: PositionCodec | None = None  # of the collection with that UUID
         self._inserting: dict[int, asyncio.Future[None]] = {}  # append tokens of inserts without an answer yet
         self._acknowledged: deque[int] = deque(maxlen=ACKNOWLEDGED_TOKENS)  # of the last ones that were confirmed, newest last
+        self._reported: deque[int] = deque(maxlen=REMEMBERED_FAULTS)  # numbers of documents that are no entries
+        self.malformed = 0  # documents among the entries that are none, as far as they were read
 
     @property
     def codec(self) -> PositionCodec:
@@ -93,86 +73,14 @@ class Log:
             CommandFailed: If the collection exists and cannot be used, with what to do about it.
         """
         if self.uuid is None:
-            await self._require_version()
-        information = await self._information()
-        if information is None:
-            await self._create()
-            information = await self._information()
-        if information is None:
-            raise Unavailable("the log was dropped while it was being made")
-        options = information["options"]
-        if not options.get("capped"):
-            raise CommandFailed(f"collection {self.name!r} is not capped: drop or rename it, or give another database")
-        uuid = bytes(information["info"]["uuid"])
-        await self._ensure_contents(uuid)
-        await self._resize(options)
+            await self.collection.require_version()
+        uuid = await self.collection.open()
         if uuid == self.uuid:
             return False
-        codec = await self._codec_of(uuid)
+        codec = await self.collection.codec_of(uuid)
         replaced = self.uuid is not None
         self.uuid, self._codec = uuid, codec
         return replaced
-
-    async def _require_version(self) -> None:
-        version = (await self.database.command({"buildInfo": 1}))["versionArray"]
-        if version[0] < OLDEST_MONGODB:
-            raise CommandFailed(f"expected MongoDB {OLDEST_MONGODB}.0 or newer, not {version[0]}.{version[1]}: upgrade it")
-
-    async def _information(self) -> Document | None:
-        reply = await self.database.command({"listCollections": 1, "filter": {"name": self.name}})
-        found: list[Document] = reply["cursor"]["firstBatch"]
-        return found[0] if found else None
-
-    async def _create(self) -> None:
-        command: Document = {
-            "create": self.name,
-            "capped": True,
-            "size": self._size_bytes,
-            "writeConcern": DURABLE,
-        }
-        if self._max_documents:
-            command["max"] = self._max_documents
-        try:
-            await self.database.command(command)
-        except CommandFailed as error:
-            if error.code != NAMESPACE_EXISTS:  # another server process was quicker
-                raise
-
-    async def _ensure_contents(self, uuid: bytes) -> None:
-        """Give it its index, and a first entry: a tailable cursor on an empty collection is dead at once."""
-        index = {"key": {"published": 1}, "name": "published", "unique": True, "sparse": True}
-        await self.database.command({"createIndexes": self.name, "indexes": [index], "writeConcern": DURABLE})
-        reply = await self.database.command({"find": self.name, "limit": 1, "projection": {"_id": 1}})
-        if not reply["cursor"]["firstBatch"]:
-            await self._insert([{**FIRST_ENTRY, "ms": self.now_ms()}], uuid)
-
-    async def _resize(self, options: Document) -> None:
-        """Bring an existing log to the size that is asked for; growing and shrinking keep the newest entries."""
-        change: Document = {}
-        if options["size"] != self._size_bytes:
-            change["cappedSize"] = self._size_bytes
-        if options.get("max", UNLIMITED_DOCUMENTS) != (self._max_documents or UNLIMITED_DOCUMENTS):
-            change["cappedMax"] = self._max_documents
-        if change:
-            await self.database.command({"collMod": self.name, **change, "writeConcern": DURABLE})
-
-    async def _codec_of(self, uuid: bytes) -> PositionCodec:
-        """Return the epoch and key kept for this collection; the first process to come makes them."""
-        mine = {
-            "_id": Binary(uuid, UUID_SUBTYPE),
-            "epoch": secrets.token_bytes(EPOCH_BYTES),
-            "key": secrets.token_bytes(KEY_BYTES),
-            "createdMs": self.now_ms(),
-        }
-        reply = await self.database.command({"insert": EPOCHS, "documents": [mine], "writeConcern": DURABLE})
-        errors = reply.get("writeErrors")
-        if errors and errors[0]["code"] != DUPLICATE_KEY:  # another process was quicker: its values count
-            raise CommandFailed(errors[0]["errmsg"], errors[0]["code"])
-        reply = await self.database.command({"find": EPOCHS, "filter": {"_id": mine["_id"]}, "limit": 1, "readConcern": CANNOT_ROLL_BACK})
-        found = reply["cursor"]["firstBatch"]
-        if not found:
-            raise Unavailable("the log's epoch is not confirmed yet")
-        return PositionCodec(bytes(found[0]["epoch"]), bytes(found[0]["key"]))
 
     def now_ms(self) -> int:
         """Return the time in milliseconds since 1970."""
@@ -196,30 +104,13 @@ class Log:
         answered = asyncio.get_running_loop().create_future()
         self._inserting[token] = answered
         try:
-            reply = await self._insert(documents, uuid)
+            reply = await self.collection.insert(documents, uuid)
             if reply["n"]:
                 self._acknowledged.append(token)
             return reply
         finally:
             del self._inserting[token]
             answered.set_result(None)
-
-    async def _insert(self, documents: Sequence[Document], uuid: bytes) -> Document:
-        """Insert into this very collection: by its name alone, MongoDB would make an ordinary one in the place of one that was dropped,
-        and the numbers, which follow those of the old log, would leave a hole in a new one.
-        """
-        reply = await self.database.command(
-            {
-                "insert": self.name,
-                "documents": documents,
-                "ordered": True,
-                "collectionUUID": Binary(uuid, UUID_SUBTYPE),
-                "writeConcern": DURABLE,
-            }
-        )
-        if any(refused["code"] == COLLECTION_UUID_MISMATCH for refused in reply.get("writeErrors", ())):
-            raise Unavailable("the log was dropped")
-        return reply
 
     async def barrier(self) -> None:
         """Return once everything that the primary had taken before is journaled, and replicated where there are replicas.
@@ -240,7 +131,7 @@ class Log:
         Raises:
             Unavailable: If that could not be learned.
         """
-        if await self._is_acknowledged(document["append"]):
+        if await self._is_acknowledged(document.get("append", NO_TOKEN)):
             return True
         if operation_time is None:
             await self.barrier()
@@ -258,7 +149,7 @@ class Log:
             )
             found = reply["cursor"]["firstBatch"]
             if found:
-                return bool(found[0]["append"] == document["append"])
+                return bool(found[0].get("append") == document.get("append"))
             # An entry can be seen a moment before the operation time includes it.
             operation_time = reply.get("operationTime", operation_time)
         return bool((await self.oldest()).seq > document["_id"])  # evicted meanwhile; or else rolled back, its number not yet used again
@@ -323,8 +214,28 @@ class Log:
 
         What was evicted is simply not there: the first number returned tells.
         """
+        return self.entries(await self.find({"_id": {**IS_NUMBER, "$gt": after}}, limit=limit))
+
+    def entries(self, documents: Sequence[Document]) -> list[Entry]:
+        """Return the entries that documents with numbers are.
+
+        What somebody put there by hand without the fields of an entry has a number nevertheless, and leaves a hole without it: it becomes
+        an entry that nobody receives, is counted in `malformed`, and reported once.
+        """
         codec = self.codec
-        return [Entry(document, codec) for document in await self.find({"_id": {"$gt": after}}, limit=limit)]
+        return [
+            Entry(document if is_entry(document) else self._replace(document), codec)
+            for document in documents
+            if document["_id"] == int(document["_id"])  # a fraction stands between two numbers
+        ]
+
+    def _replace(self, document: Document) -> Document:
+        seq = int(document["_id"])
+        if seq not in self._reported:
+            self._reported.append(seq)
+            self.malformed += 1
+            logger.error("document %d in the log has not the fields of an entry: nobody receives it", seq)
+        return {**MALFORMED, "_id": seq, "ms": ms_of(document), "append": document.get("append", NO_TOKEN)}
 
     async def head(self, *, durable: bool = True) -> Position:
         """Return the place of the newest entry; (0, 0) in an empty log."""
@@ -335,8 +246,8 @@ class Log:
         return await self._end(newest_first=False, durable=True)
 
     async def _end(self, *, newest_first: bool, durable: bool) -> Position:
-        found = await self.find({}, limit=1, newest_first=newest_first, fields=("ms",), durable=durable)
-        return Position(found[0]["_id"], found[0]["ms"]) if found else Position(0, 0)
+        found = await self.find({"_id": IS_NUMBER}, limit=1, newest_first=newest_first, fields=("ms",), durable=durable)
+        return Position(int(found[0]["_id"]), ms_of(found[0])) if found else Position(0, 0)
 
     async def before_time(self, ms: int) -> int:
         """Return the number after which everything was appended at `ms` (milliseconds since 1970) or later.
@@ -346,9 +257,9 @@ class Log:
         low, high = (await self.oldest()).seq - 1, (await self.head()).seq
         while low < high:  # everything up to `low` is too early or gone, everything after `high` is late enough
             middle = (low + high) // 2
-            found = await self.find({"_id": {"$gt": middle}}, limit=1, fields=("ms",))
+            found = await self.find({"_id": {**IS_NUMBER, "$gt": middle}, "ms": {"$gte": 0}}, limit=1, fields=("ms",))
             if found and found[0]["ms"] < ms:
-                low = found[0]["_id"]
+                low = int(found[0]["_id"])
             else:
                 high = middle
         return low

@@ -130,6 +130,11 @@ def documents(first: int, times: list[int], data: str = "{}") -> Iterator[Docume
         yield {**event(data).document(), "_id": seq, "ms": ms}
 
 
+async def numbers(log: Log) -> list[int]:
+    """Return the numbers of all entries."""
+    return [entry.seq for entry in await log.read(0, 100_000)]
+
+
 async def contents(log: Log) -> list[tuple[int, str]]:
     """Return number and data of all that is in the log, in the natural order of the collection, but for its first entry.
 

@@ -536,7 +536,7 @@ async def test_when_the_log_was_dropped_the_next_one_takes_the_events(log: Log, 
     assert places(log, [after]) == [2]
     assert before.id.partition("-")[2][:5] != after.id.partition("-")[2][:5]
     assert await contents(log) == [(2, "b")]
-    information = await log._information()
+    information = await log.collection.information()
     assert information is not None
     assert information["options"]["capped"]
 
@@ -606,6 +606,15 @@ async def test_events_that_cannot_be_written_at_all_do_not_end_the_appender(log:
     with pytest.raises(CommandFailed):
         await appender.append([event("\ud800")])
     assert places(log, await appender.append([event("a")])) == [2]
+
+
+async def test_what_somebody_put_into_the_log_by_hand_does_not_disturb(log: Log, appender: Appender) -> None:
+    """The numbers go on after it, and a publish that it is taken for is a duplicate of it."""
+    by_hand = [{"_id": 2, "published": "a"}, {"_id": "x"}, {}]
+    await log.database.command({"insert": "log", "documents": by_hand})
+    (receipt,) = await appender.append(events("a"))
+    assert (places(log, [receipt]), receipt.duplicate) == ([2], True)
+    assert places(log, await appender.append(events("b"))) == [3]
 
 
 # --- MongoDB goes away ---

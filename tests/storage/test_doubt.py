@@ -35,6 +35,12 @@ def log_of(*tokens: int, first: int = 5) -> list[Document]:
     return [{"_id": number, "append": token} for number, token in enumerate(tokens, first)]
 
 
+def asked(doubt: Doubt) -> tuple[int, int]:
+    """Return from which number on, and how many entries it wants to see."""
+    query, limit = doubt.query()
+    return query["_id"]["$gte"], limit
+
+
 def numbers(arrived: list[Any]) -> list[tuple[str, Position]]:
     return [(item.document["data"], place) for item, place in arrived]
 
@@ -48,11 +54,11 @@ def test_an_insert_numbers_its_events_from_the_head_on() -> None:
 def test_what_is_found_under_its_token_has_arrived() -> None:
     """With its place; what is missing may still follow, from there on."""
     doubt, _ = in_doubt("a", "b", "c")
-    assert doubt.query() == ({"_id": {"$gte": 5}}, 4)
+    assert asked(doubt) == (5, 4)
     assert numbers(doubt.learn(log_of(0, 1, 1))) == [("a", (6, 2000)), ("b", (7, 2000))]
     assert not doubt.over()
     assert doubt.before == (7, 2000)
-    assert doubt.query() == ({"_id": {"$gte": 7}}, 2)
+    assert asked(doubt) == (7, 2)
     assert numbers(doubt.learn(log_of(1, 1, first=7))) == [("c", (8, 2000))]
     assert doubt.over()
 
@@ -81,7 +87,7 @@ def test_of_several_inserts_only_the_one_that_has_the_number_goes_on() -> None:
     doubt.add(other)
     doubt.add(other)
     assert numbers(doubt.learn(log_of(0, 2))) == [("c", (6, 3000))]
-    assert doubt.query() == ({"_id": {"$gte": 6}}, 2)
+    assert asked(doubt) == (6, 2)
 
 
 def test_in_a_log_that_is_shorter_than_it_was_nothing_can_arrive() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from storage.entries import ENTRY_OVERHEAD_BYTES, Entry, NewEvent, Receipt
+from storage.entries import ENTRY_OVERHEAD_BYTES, Entry, NewEvent, Receipt, is_entry, ms_of
 from storage.positions import PositionCodec
 
 CODEC = PositionCodec(b"\x01\x02\x03\x04", bytes(16))
@@ -73,3 +73,50 @@ def test_a_receipt_has_the_id_and_whether_it_was_there_before() -> None:
     """These two make up the answer to a publish."""
     receipt = Receipt("1-x", True)
     assert (receipt.id, receipt.duplicate) == ("1-x", True)
+
+
+WHOLE = {**NewEvent("t", "y", ("public",), "{}").document(), "_id": 1, "ms": 5, "audience": ["public"]}
+
+
+@pytest.mark.parametrize("changes", [{}, {"key": "k"}, {"append": None}, {"more": 1}, {"ms": 0}, {"audience": []}, {"data": "not\njson"}])
+def test_a_document_with_the_fields_of_an_entry_is_one(changes: dict[str, object]) -> None:
+    """What else it has does not matter."""
+    assert is_entry({**WHOLE, **changes})
+
+
+@pytest.mark.parametrize("name", ["topic", "type", "audience", "data", "ms"])
+def test_a_document_without_one_of_them_is_none(name: str) -> None:
+    """Somebody put it there by hand."""
+    assert not is_entry({key: value for key, value in WHOLE.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("topic", 5),
+        ("type", None),
+        ("data", {"a": 1}),
+        ("audience", 5),
+        ("audience", None),
+        ("audience", ["public", 5]),
+        ("audience", [["public"]]),
+        ("ms", "now"),
+        ("ms", -1),
+        ("ms", 10**14),
+        ("ms", 1.5),
+        ("source", 5),
+        ("correlationId", []),
+        ("type", "a\ndata: forged"),
+        ("topic", "a\rb"),
+    ],
+)
+def test_a_document_with_another_type_in_a_field_is_none(name: str, value: object) -> None:
+    """Neither is one whose type would end a line of an event stream."""
+    assert not is_entry({**WHOLE, name: value})
+
+
+@pytest.mark.parametrize(("ms", "taken"), [(5, 5), (None, 0), ("5", 0), (-1, 0), (10**14, 0), (5.0, 0)])
+def test_a_time_that_is_none_counts_as_the_beginning(ms: object, taken: int) -> None:
+    """The same whoever reads it, so that its id is always the same."""
+    assert ms_of({"ms": ms}) == taken
+    assert ms_of({}) == 0

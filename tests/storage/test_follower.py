@@ -387,6 +387,22 @@ async def test_a_hole_without_an_explanation_is_told(log: Log, expected_logs: li
         assert await recorder.until(11) == [("start", 1), 2, ("lose", 10, MISSING), 10, 11]
 
 
+@pytest.mark.parametrize("by_index", [False, True])
+async def test_what_somebody_put_there_by_hand_is_passed_over(log: Log, expected_logs: list[str], by_index: bool) -> None:
+    """It has a number, and so is no hole; nobody is in its audience. Whether the cursor reads it, or it is read by index."""
+    expected_logs += ["has not the fields of an entry", INTERRUPTED]
+    async with following(log) as (_, recorder):
+        if by_index:
+            database_of(log).inject("getMore", cursor_killed)
+            await wait_until(database_of(log).injected, "the cursor is killed", seconds=30)
+        by_hand = [{"_id": 2}, {"_id": 3.0, "topic": "t", "audience": "public"}, {"_id": "x"}, {"_id": 3.5}]
+        await log.database.command({"insert": "log", "documents": by_hand})
+        await insert(log, 4)
+        assert await recorder.until(4) == [("start", 1), 2, 3, 4]
+    assert [entry.audience for batch in recorder.batches for entry in batch] == [(), (), ("public",)]
+    assert log.malformed == 2
+
+
 @pytest.mark.usefixtures("interrupted")
 async def test_several_holes_in_one_page_are_told_one_by_one(log: Log, expected_logs: list[str]) -> None:
     """Each with the entry that follows it."""
@@ -536,7 +552,7 @@ async def test_a_follower_may_run_before_mongodb_does(tmp_path: Path, expected_l
         patient = Log(FaultyDatabase(uri, "test"), clock=time.time)
         async with own_mongodb(tmp_path):
             database.close()
-            log.database = patient.database
+            log.database = log.collection.database = patient.database
             await wait_until(lambda: recorder.told, "it has begun", seconds=30)
             assert recorder.told == [("start", 1)]
             patient.database.close()
