@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from bson.binary import UUID_SUBTYPE, Binary
 
+from storage.entries import NO_TOKEN
 from storage.errors import CommandFailed, Unavailable
 from storage.mongo import CANNOT_ROLL_BACK, COLLECTION_UUID_MISMATCH, DUPLICATE_KEY, DURABLE, NAMESPACE_EXISTS, Database, Document
 from storage.positions import EPOCH_BYTES, KEY_BYTES, PositionCodec
@@ -15,7 +16,6 @@ OLDEST_MONGODB = 6  # the first that can resize a capped log while it is used, a
 CAPPED_GRANULARITY_BYTES = 256  # MongoDB rounds a capped collection's size up to a multiple of this
 UNLIMITED_DOCUMENTS = (1 << 31) - 1  # what MongoDB makes of a limit that is taken away again
 EPOCHS = "log_epochs"
-NO_TOKEN = 0  # of entries that no appender has made
 FIRST_ENTRY = {
     "_id": 1,
     "topic": "tailcast.log",

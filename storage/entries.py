@@ -10,6 +10,7 @@ from storage.positions import PositionCodec
 
 HIGH = "high"
 OWN_TOPICS = "tailcast."  # how the topics of the server's own entries begin, which nobody receives
+NO_TOKEN = 0  # of entries that no appender has made
 # What an entry holds in memory beyond its data: object, strings, id and the two encoded forms' headers, as measured with
 # tracemalloc. The window's bound in bytes counts this for every entry.
 ENTRY_OVERHEAD_BYTES = 900
@@ -125,7 +126,8 @@ class Entry:
     """An event in the log.
 
     `seq` is its sequence number, `ms` when it was appended, `id` its name on the wire. `sse` and `websocket` hold its encoded forms
-    once somebody needed them: they are made once for all who receive it (see hub.formats).
+    once somebody needed them: they are made once for all who receive it (see hub.formats). `token` tells the insert that it came with
+    from any other.
     """
 
     __slots__ = (
@@ -141,6 +143,7 @@ class Entry:
         "source",
         "sse",
         "time",
+        "token",
         "topic",
         "type",
         "websocket",
@@ -159,6 +162,7 @@ class Entry:
         self.priority: str | None = get("priority")
         self.time: str | None = get("time")
         self.correlation_id: str | None = get("correlationId")
+        self.token: int = get("append", NO_TOKEN)
         self.id = codec.encode(self.seq, self.ms)
         self.size = ENTRY_OVERHEAD_BYTES + 3 * len(self.data)
         self.sse: bytes | None = None

@@ -4,30 +4,28 @@ MongoDB tells a reader nothing when its tailable cursor was overrun or died: so 
 received, and numbers are compared. A cursor that does not start there, or skips a number, is thrown away, and an indexed read decides
 whether entries are really gone; if so that is reported, and reading goes on after the hole.
 
-The cursor itself reads locally, and what it finds is passed on only once a majority read has confirmed it: a tailable cursor with read
-concern majority is woken when an entry is inserted, finds it not committed yet, and then sleeps until the next insert or its time limit.
+A MongoDB whose files were put back from an older copy has the same log with another end. So wherever reading goes on, the entry that was
+received last must be there as it was; if it is not, it is as if the log had been made anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
-from bson.binary import UUID_SUBTYPE, Binary
-
-from storage.entries import Entry
-from storage.errors import CommandFailed, StorageError
-from storage.log import IS_NUMBER, Log
-from storage.mongo import CURSOR_GONE
+from storage.cursor import BATCH_ENTRIES, Cursor, CursorLost
+from storage.entries import NO_TOKEN, Entry, ms_of
+from storage.errors import StorageError
+from storage.log import Log
+from storage.mongo import Document
 from storage.positions import RECREATED, Position
 
 logger = logging.getLogger("tailcast.storage")
 
-BATCH_ENTRIES = 1000
 LEAST_REST_SECONDS = 0.002  # less is not worth a timer
 MOST_REST_SECONDS = 0.05
-AWAIT_SECONDS = 1.0  # how long MongoDB holds an empty read; below the time after which a silent MongoDB counts as lost
+CLOSE_SECONDS = 0.5  # what the end waits for MongoDB to forget the cursor
 BACKOFF_SECONDS = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)  # between attempts; the last one repeats
 EVICTED = "evicted"
 MISSING = "missing"
@@ -49,8 +47,16 @@ class Receiver(Protocol):
         """Learn that the log is another one now: nothing received so far has a place in it."""
 
 
-class _CursorLost(Exception):
-    """The cursor ended, or does not continue where the last one stopped."""
+class _Last(NamedTuple):
+    """The last entry received, as far as it is known: its place, and its token (None: not known)."""
+
+    seq: int
+    ms: int
+    token: int | None
+
+    def is_in(self, document: Document) -> bool:
+        """Tell whether this is the entry in a document with its number."""
+        return ms_of(document) == self.ms and self.token in (None, document.get("append", NO_TOKEN))
 
 
 class Follower:
@@ -60,22 +66,26 @@ class Follower:
         self._log = log
         self._receiver = receiver
         self._uuid: bytes | None = None  # of the log that is being followed; None until the first contact
-        self._last = Position(0, 0)  # of the last entry received
+        self._last = _Last(0, 0, None)  # number 0: nothing is received yet
+        self._closing: set[asyncio.Task[None]] = set()  # cursors that were given up and that MongoDB is told to forget
         self._rest = 0.0  # seconds that the receiver asked for after the last batch, until they were rested
         self._attempts = 0  # since a cursor lived or something was read last
         self.at_head_since: float | None = None  # loop time of the last proof that nothing was unread; None: none yet
 
     async def run(self) -> None:
         """Follow for ever, through restarts and failovers of MongoDB. Ends by cancellation only; the receiver then has whole batches."""
-        while True:
-            try:
-                await self._synchronise()
-                await self._follow()
-            except (_CursorLost, StorageError) as error:
-                level = logging.WARNING if self._attempts == 0 else logging.DEBUG
-                logger.log(level, "tail interrupted, goes on after entry %d: %s", self._last.seq, error)
-                await asyncio.sleep(BACKOFF_SECONDS[min(self._attempts, len(BACKOFF_SECONDS) - 1)])
-            self._attempts += 1
+        try:
+            while True:
+                try:
+                    await self._synchronise()
+                    await self._follow()
+                except (CursorLost, StorageError) as error:
+                    level = logging.WARNING if self._attempts == 0 else logging.DEBUG
+                    logger.log(level, "tail interrupted, goes on after entry %d: %s", self._last.seq, error)
+                    await asyncio.sleep(BACKOFF_SECONDS[min(self._attempts, len(BACKOFF_SECONDS) - 1)])
+                self._attempts += 1
+        finally:
+            await self._end()
 
     def lag(self) -> float:
         """Return for how many seconds nobody has been sure to have read everything; infinite before the first contact."""
@@ -88,6 +98,9 @@ class Follower:
         await self._log.open()
         if self._uuid != self._log.uuid:
             await self._begin()
+        elif not await self._continues():
+            logger.error("the log does not have entry %d any more as it was: an older copy of MongoDB's files was put back", self._last.seq)
+            self._begin_again()
         while entries := await self._log.read(self._last.seq, BATCH_ENTRIES):
             for run in _without_holes(entries):
                 await self._receive_after_hole(run)
@@ -95,14 +108,31 @@ class Follower:
 
     async def _begin(self) -> None:
         """Start at the head of a log seen for the first time; another log than before is followed from its beginning."""
-        replaced = self._uuid is not None
-        head = Position(0, 0) if replaced else await self._log.head()
+        if self._uuid is not None:
+            self._begin_again()
+            return
+        head = await self._log.head()
         self._uuid = self._log.uuid
-        self._last = head
-        if replaced:
-            self._receiver.restart(RECREATED)
-        else:
-            self._receiver.start(head)
+        self._last = _Last(*head, None)
+        self._receiver.start(head)
+
+    def _begin_again(self) -> None:
+        self._uuid = self._log.uuid
+        self._last = _Last(0, 0, None)
+        self._receiver.restart(RECREATED)
+
+    async def _continues(self) -> bool:
+        """Tell whether the log goes on from the last entry received: it is there as it was, or evicted."""
+        if await self._has_last():
+            return True
+        await self._log.barrier()  # after a failover, a majority read may for a moment see less than was confirmed before
+        return await self._has_last()
+
+    async def _has_last(self) -> bool:
+        if not self._last.seq:
+            return True
+        found = await self._log.find({"_id": self._last.seq}, limit=1, fields=("ms", "append"))
+        return self._last.is_in(found[0]) if found else (await self._log.head()).seq > self._last.seq
 
     async def _receive_after_hole(self, entries: list[Entry]) -> None:
         """Pass on entries read by index: a number that is missing here is missing in the log."""
@@ -111,7 +141,7 @@ class Follower:
             oldest = await self._log.oldest()
             reason = EVICTED if oldest.seq >= first.seq else MISSING
             logger.error("log entries %d to %d were not seen: %s", self._last.seq + 1, first.seq - 1, reason)
-            self._last = Position(first.seq - 1, first.ms)
+            self._last = _Last(first.seq - 1, first.ms, None)
             self._receiver.lose(first, reason)
         self._receive(entries)
 
@@ -121,8 +151,8 @@ class Follower:
         if not new:
             return
         if self._last.seq and (new[0].seq != self._last.seq + 1 or new[-1].seq - new[0].seq != len(new) - 1):
-            raise _CursorLost(f"expected entry {self._last.seq + 1}, got {new[0].seq} to {new[-1].seq}")
-        self._last = Position(new[-1].seq, new[-1].ms)
+            raise CursorLost(f"expected entry {self._last.seq + 1}, got {new[0].seq} to {new[-1].seq}")
+        self._last = _Last(new[-1].seq, new[-1].ms, new[-1].token)
         self._attempts = 0
         self._rest = self._receiver.receive(new)
 
@@ -137,61 +167,37 @@ class Follower:
 
     async def _follow(self) -> None:
         """Read from a new tailable cursor until it is lost. Its first batch must begin with the last entry received."""
-        database = self._log.database
-        session = await database.start_session()
+        assert self._uuid is not None, "the log was opened"
+        cursor = Cursor(self._log, self._uuid)
         try:
-            cursor, documents = await self._open_cursor(session)
-            if not documents or documents[0]["_id"] != self._last.seq:
-                raise _CursorLost("its last entry has left the log")
+            documents = await cursor.open(self._last.seq)
+            if not documents or documents[0]["_id"] != self._last.seq or not self._last.is_in(documents[0]):
+                raise CursorLost("its last entry has left the log")
             while True:
                 self._receive(self._log.entries(documents))
-                if not cursor:
-                    raise _CursorLost("MongoDB ended it")
-                if len(documents) < BATCH_ENTRIES:
+                if cursor.alive() and len(documents) < BATCH_ENTRIES:
                     self._proved_at_head()
                     await self._let_gather()
-                cursor, documents = await self._next_batch(cursor, session)
-                if cursor:
+                documents = await cursor.next()
+                if cursor.alive():
                     self._attempts = 0  # also in a log where nothing happens: the next interruption is another one
         finally:
-            await session.end_session()
+            self._give_up(cursor)
 
-    async def _confirmed(self, reply: dict[str, Any], batch: str) -> tuple[int, list[dict[str, Any]]]:
-        """Return a cursor's id and batch once nothing of it can roll back any more.
+    def _give_up(self, cursor: Cursor) -> None:
+        """Let MongoDB forget a cursor, beside what goes on."""
+        task = asyncio.get_running_loop().create_task(cursor.close(), name="close the tail's cursor")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
-        The last entry stands for all: they were read from one history, in which it comes after the others.
-        """
-        documents = reply["cursor"][batch]
-        if documents and not await self._log.confirm(documents[-1], reply.get("operationTime")):
-            raise _CursorLost("what it had read was rolled back")
-        return reply["cursor"]["id"], documents
-
-    async def _open_cursor(self, session: Any) -> tuple[int, list[dict[str, Any]]]:
-        assert self._uuid is not None, "the log was opened"
-        command = {
-            "find": self._log.name,
-            "collectionUUID": Binary(self._uuid, UUID_SUBTYPE),  # another log may have come in its place, and have such a number too
-            "filter": {"_id": {**IS_NUMBER, "$gte": self._last.seq}},
-            "tailable": True,
-            "awaitData": True,
-            "batchSize": BATCH_ENTRIES,
-        }
-        return await self._confirmed(await self._log.database.command(command, session), "firstBatch")
-
-    async def _next_batch(self, cursor: int, session: Any) -> tuple[int, list[dict[str, Any]]]:
-        command = {
-            "getMore": cursor,
-            "collection": self._log.name,
-            "batchSize": BATCH_ENTRIES,
-            "maxTimeMS": round(AWAIT_SECONDS * 1000),
-        }
-        try:
-            reply = await self._log.database.command(command, session)
-        except CommandFailed as error:
-            if error.code in CURSOR_GONE:
-                raise _CursorLost(f"MongoDB dropped it (error {error.code})") from error
-            raise
-        return await self._confirmed(reply, "nextBatch")
+    async def _end(self) -> None:
+        """Give MongoDB a moment to forget the cursors that were given up; then end."""
+        closing = set(self._closing)
+        if closing:
+            _, late = await asyncio.wait(closing, timeout=CLOSE_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*closing, return_exceptions=True)
 
 
 def _without_holes(entries: list[Entry]) -> list[list[Entry]]:

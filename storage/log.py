@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from storage.capped import NO_TOKEN, CappedCollection
-from storage.entries import MALFORMED, Entry, is_entry, ms_of
+from storage.capped import CappedCollection
+from storage.entries import MALFORMED, NO_TOKEN, Entry, is_entry, ms_of
 from storage.errors import CommandFailed, Unavailable
 from storage.mongo import CANNOT_ROLL_BACK, DURABLE, NAMESPACE_NOT_FOUND, Database, Document
 from storage.positions import Position, PositionCodec

@@ -169,6 +169,14 @@ async def own_mongodb(data_dir: Path) -> AsyncIterator[EmbeddedMongoDB]:
         await mongodb.stop()
 
 
+async def cursors_of(log: Log) -> int:
+    """Return how many cursors on this log MongoDB holds, in use or not."""
+    admin = log.database._client["admin"]
+    namespace = f"{log.database.name}.{log.name}"
+    open_ones = [{"$currentOp": {"idleCursors": True}}, {"$match": {"ns": namespace, "cursor": {"$exists": True}}}]
+    return len(await admin.aggregate(open_ones).to_list(None))
+
+
 async def step_down(database: Database) -> None:
     """Take the only node of a replica set from its office; it is elected again a second later."""
     admin = database._client["admin"]

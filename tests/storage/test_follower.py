@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from storage import cursor
 from storage import follower as module
 from storage.appender import Appender
 from storage.entries import Entry
@@ -27,6 +28,7 @@ from tests.storage.faults import (
     Held,
     Run,
     cursor_killed,
+    cursors_of,
     documents,
     event,
     not_sent,
@@ -95,6 +97,12 @@ async def small_log(database: FaultyDatabase, clock: Clock) -> Log:
     return log
 
 
+def batches_of(monkeypatch: pytest.MonkeyPatch, entries: int) -> None:
+    """Let batches be so small."""
+    monkeypatch.setattr(module, "BATCH_ENTRIES", entries)
+    monkeypatch.setattr(cursor, "BATCH_ENTRIES", entries)
+
+
 async def insert(log: Log, first: int, count: int = 1) -> None:
     await log.insert(list(documents(first, [0] * count)))
 
@@ -127,7 +135,7 @@ async def test_it_begins_at_the_head_of_the_log(log: Log) -> None:
 
 async def test_entries_come_in_order_each_once_in_batches(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when more are there than one reply is asked for."""
-    monkeypatch.setattr(module, "BATCH_ENTRIES", 10)
+    batches_of(monkeypatch, 10)
     async with following(log) as (_, recorder):
         for first in range(2, 502, 50):
             await insert(log, first, 50)
@@ -206,7 +214,7 @@ async def test_before_the_first_contact_it_lags_infinitely(log: Log) -> None:
 
 async def test_while_nothing_can_be_read_it_lags_by_the_time_since_then(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every proof of being at the head, also an empty one, sets it back to nothing."""
-    monkeypatch.setattr(module, "AWAIT_SECONDS", 0.01)
+    monkeypatch.setattr(cursor, "AWAIT_SECONDS", 0.01)
     async with following(log) as (follower, _):
         held = Held()
         database_of(log).inject("getMore", held)
@@ -223,7 +231,7 @@ async def test_while_nothing_can_be_read_it_lags_by_the_time_since_then(log: Log
 
 async def test_a_full_batch_proves_nothing(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """There may be more behind it."""
-    monkeypatch.setattr(module, "BATCH_ENTRIES", 2)
+    batches_of(monkeypatch, 2)
     async with following(log) as (follower, recorder):
         held = Held()
         database_of(log).inject("getMore", after(log, 2, 4))
@@ -256,7 +264,7 @@ async def test_a_killed_cursor_costs_nothing(log: Log) -> None:
 @pytest.mark.usefixtures("interrupted")
 async def test_entries_behind_a_killed_cursor_are_read_by_index(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """In pages, as many as it takes."""
-    monkeypatch.setattr(module, "BATCH_ENTRIES", 7)
+    batches_of(monkeypatch, 7)
 
     async def killed_after_many(run: Run, command: Document) -> Document:
         await insert(log, 2, 50)
@@ -331,7 +339,7 @@ async def test_attempts_without_success_come_less_and_less_often(
     pauses = Pauses(module.BACKOFF_SECONDS)
     pauses.asked = []
     monkeypatch.setattr(module, "BACKOFF_SECONDS", pauses)
-    monkeypatch.setattr(module, "AWAIT_SECONDS", 0.01)
+    monkeypatch.setattr(cursor, "AWAIT_SECONDS", 0.01)
     async with following(log) as (follower, recorder):
         for warnings in (1, 2):
             for _ in range(7):
@@ -343,6 +351,111 @@ async def test_attempts_without_success_come_less_and_less_often(
             assert len([record for record in caplog.records if record.levelname == "WARNING"]) == warnings
         await insert(log, 2)
         assert await recorder.until(2) == [("start", 1), 2]
+
+
+@pytest.mark.usefixtures("interrupted")
+async def test_a_cursor_that_is_given_up_is_gone_from_mongodb(log: Log, expected_logs: list[str]) -> None:
+    """Because of a hole, and at the end; nobody waits for it longer than a moment."""
+    expected_logs.append(NOT_SEEN)
+
+    async def cursors(expected: int) -> None:
+        async def held() -> bool:
+            return await cursors_of(log) == expected
+
+        await wait_until(held, f"MongoDB holds {expected} cursors")
+
+    async with following(log) as (_, recorder):
+        held = Held()
+        database_of(log).inject("killCursors", held)
+        await insert(log, 3)
+        await held.reached.wait()
+        await recorder.until(3)
+        await cursors(2)
+        held.let_go.set()
+        await cursors(1)
+    await cursors(0)
+
+
+async def test_a_mongodb_that_does_not_answer_delays_no_end(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cursor is left to it then."""
+    monkeypatch.setattr(module, "CLOSE_SECONDS", 0.01)
+    held = Held()
+    async with following(log):
+        await wait_until(lambda: "getMore" in database_of(log).commands[-1], "the cursor is open")
+        database_of(log).inject("killCursors", held)
+    assert held.reached.is_set()
+
+
+# --- an older copy of the log is put back ---
+
+OLDER = "an older copy of MongoDB's files was put back"
+
+
+def put_back(log: Log, count: int, *later: Document) -> Callable[[Run, Document], Any]:
+    """Return a fault: the log has so many entries of before, and then others, and the cursor is gone as after a restart."""
+
+    async def fault(run: Run, command: Document) -> Document:
+        for seq in range(count + 1, 10):
+            await run({"delete": log.name, "deletes": [{"q": {"_id": seq}, "limit": 1}]})
+        if later:
+            await log.insert(list(later))
+        return await cursor_killed(run, command)
+
+    return fault
+
+
+@pytest.mark.usefixtures("interrupted")
+@pytest.mark.parametrize(
+    "later",
+    [[], [*documents(3, [9])], [*documents(3, [9, 9])], [*documents(3, [9, 9, 9])], [{**one, "append": 7} for one in documents(3, [5, 5])]],
+    ids=["shorter", "still shorter", "as long", "longer", "as long, at the same time"],
+)
+async def test_a_log_with_another_end_is_followed_anew(log: Log, expected_logs: list[str], later: list[Document]) -> None:
+    """Nothing of it that took the numbers of what was received before is passed over."""
+    expected_logs.append(OLDER)
+    async with following(log) as (_, recorder):
+        await log.insert(list(documents(2, [5, 5, 5])))
+        await recorder.until(4)
+        database_of(log).inject("getMore", put_back(log, 2, *later))
+        last = 2 + len(later)
+        await wait_until(lambda: ("restart", RECREATED) in recorder.told, "it begins again")
+        assert await recorder.until(last) == [("start", 1), 2, 3, 4, ("restart", RECREATED), *range(1, last + 1)]
+        await insert(log, last + 1)
+        await recorder.until(last + 1)
+
+
+@pytest.mark.usefixtures("interrupted")
+async def test_a_log_that_changes_just_before_the_cursor_is_open_is_noticed(log: Log, expected_logs: list[str]) -> None:
+    """Its first entry must be the last one received."""
+    expected_logs.append(OLDER)
+    await log.insert(list(documents(2, [5, 5])))
+
+    async def replaced(run: Run, command: Document) -> Document:
+        await run({"delete": log.name, "deletes": [{"q": {"_id": 3}, "limit": 1}]})
+        await log.insert(list(documents(3, [9])))
+        return await run(command)
+
+    database_of(log).inject("find", replaced, having="tailable")
+    async with following(log) as (_, recorder):
+        assert await recorder.until(3) == [("start", 3), ("restart", RECREATED), 1, 2, 3]
+
+
+@pytest.mark.usefixtures("interrupted")
+async def test_a_majority_that_is_behind_for_a_moment_is_no_older_copy(log: Log) -> None:
+    """A new primary may not know yet what was confirmed before it: it is asked again once it has confirmed a write of its own."""
+
+    async def behind(run: Run, command: Document) -> Document:
+        return await run({**command, "filter": {"_id": {"$lt": 1, "$gt": 0}}})
+
+    async with following(log) as (_, recorder):
+        await insert(log, 2)
+        await recorder.until(2)
+        database_of(log).inject("getMore", cursor_killed)
+        database_of(log).inject("find", behind, having="readConcern")
+        database_of(log).inject("find", behind, having="readConcern")
+        await wait_until(database_of(log).injected, "it has looked twice", seconds=30)
+        await insert(log, 3)
+        assert await recorder.until(3) == [("start", 1), 2, 3]
 
 
 # --- entries are lost ---
