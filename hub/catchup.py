@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Protocol
 
-from hub.connection import Connection, State
+from hub.connection import Connection, Start, State
+from hub.errors import INTERNAL
 from hub.formats import rfc3339
 from hub.pages import EntryLog, Page, Pages
 from hub.router import Router
 from hub.window import Window
 from storage.entries import Entry
-from storage.positions import UNKNOWN, Position
+from storage.positions import RECREATED, UNKNOWN, Position
 
 logger = logging.getLogger("tailcast.hub")
 
@@ -28,7 +27,8 @@ SLICE_SECONDS = 0.003  # of reading, before the event loop gets a turn
 LOOK_ENTRIES = 512  # looked at in one turn of one connection, whether they are for it or not
 EVICTED = "evicted"
 MISSING = "missing"
-_number = attrgetter("seq")
+GONE = -1  # in the place of a time
+RETRY_MS = 1000  # after which a client comes back that could not be served
 
 
 class Host(Protocol):
@@ -46,6 +46,9 @@ class Host(Protocol):
 
     def id_of(self, position: Position) -> str:
         """Return a place's id."""
+
+    def close(self, connection: Connection, code: int, reason: str, retry_ms: int | None = None) -> None:
+        """End a connection."""
 
 
 class CatchUp:
@@ -73,7 +76,7 @@ class CatchUp:
         self._host = host
         self._router = router
         self._window = window
-        self.pages = Pages(log, self._page_ready)
+        self.pages = Pages(log, self._page_ready, self._page_failed)
         self._clock = clock
         self._chunk_bytes = chunk_bytes
         self._queue: OrderedDict[Connection, Page | None] = OrderedDict()  # with the page in hand, if there is one; each once
@@ -95,6 +98,11 @@ class CatchUp:
         if connection.state is State.READING:
             self.enqueue(connection, page)
 
+    def _page_failed(self, connection: Connection) -> None:
+        """Send a connection away that cannot be served: it may come back, to its position."""
+        if connection.state is State.READING:
+            self._host.close(connection, INTERNAL, "what comes next cannot be read", RETRY_MS)
+
     async def run(self) -> None:
         """Serve the queue, until cancelled; no connection is left half-served then."""
         while True:
@@ -112,18 +120,21 @@ class CatchUp:
 
     def _step(self, connection: Connection, page: Page | None) -> None:
         """Give one connection its next chunk."""
+        if not self._verify(connection, page):
+            return
         head = self._host.head.seq
         if connection.position.seq >= head:
             self._host.arrived(connection)
             return
-        entries, index = self._find(connection.position.seq, page)
-        if not entries:
+        found = self._find(connection.position.seq, page)
+        if found is None:
             self.pages.request(connection.position.seq, connection)
             return
+        entries, index, reason = found
         if entries[index].seq > head:  # MongoDB knows more than this process has seen, and what was before is evicted
             self._host.wait_for_head(connection)
             return
-        if self._leap(connection, entries[index], index):
+        if self._leap(connection, entries[index], reason):
             self._read_chunk(connection, entries, index, head)
         if connection.state is not State.READING:
             return
@@ -132,17 +143,51 @@ class CatchUp:
         else:
             self.enqueue(connection, page)
 
-    def _find(self, position: int, page: Page | None) -> tuple[list[Entry], int]:
-        """Return entries, and the index among them of the first after `position`; an empty list when they must be fetched."""
+    def _verify(self, connection: Connection, page: Page | None) -> bool:
+        """See whether the ids a connection came with name the entries that the log has there; False: a page must be fetched first.
+
+        An id is sealed, so one that names another entry was issued before an older copy of the log was put back. Its client had entries
+        that are not there any more, and others have taken their numbers.
+        """
+        if connection.start is None:
+            return True
+        for position, id in connection.start.claims:
+            if 0 < position.seq <= self._host.head.seq:
+                found = self._time_at(position.seq, page)
+                if found is None:
+                    self.pages.request(position.seq - 1, connection)
+                    return False
+                if found not in (position.ms, GONE):
+                    connection.start_over(position.seq, Start(Position(0, 0), (id, RECREATED)))
+                    return True
+        connection.start = connection.start._replace(claims=())
+        return True
+
+    def _time_at(self, seq: int, page: Page | None) -> int | None:
+        """Return when entry `seq` was appended; GONE if it is not in the log, None if a page must be fetched to know."""
+        head = self._host.head
+        if seq == head.seq:
+            return head.ms
+        found = self._find(seq - 1, page)
+        if found is None:
+            return None
+        entries, index, _ = found
+        return entries[index].ms if entries[index].seq == seq else GONE
+
+    def _find(self, position: int, page: Page | None) -> tuple[list[Entry], int, str] | None:
+        """Return entries, the index among them of the first after `position`, and why others are not there that should be before it; None
+        when they must be fetched.
+        """
         if self._window.covers(position):
-            return self._window.after(position, LOOK_ENTRIES), 0
+            return self._window.after(position, LOOK_ENTRIES), 0, MISSING
         if page is None or not page.serves(position):  # read on past it, or went back before it
             page = self.pages.cached(position)
         if page is None:
-            return [], 0
-        return page.entries, bisect_right(page.entries, position, key=_number)
+            return None
+        index = page.after_position(position)
+        return page.entries, index, EVICTED if page.evicted and index == 0 else MISSING
 
-    def _leap(self, connection: Connection, first: Entry, index: int) -> bool:
+    def _leap(self, connection: Connection, first: Entry, reason: str) -> bool:
         """Move over entries that are gone, and say so; False when that filled the sink."""
         start, connection.start = connection.start, None
         before = Position(first.seq - 1, first.ms)
@@ -153,7 +198,6 @@ class CatchUp:
         if start is not None and start.from_earliest and not connection.missed(first.seq):
             connection.position = before
             return True
-        reason = EVICTED if index == 0 else MISSING  # what leaves the log leaves it from the front
         return self.report_gap(connection, self._host.id_of(connection.position), reason, before)
 
     def report_gap(self, connection: Connection, lost_from: str, reason: str, to: Position) -> bool:

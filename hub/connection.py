@@ -39,12 +39,14 @@ class Start(NamedTuple):
     """Where to begin reading.
 
     `lost` is what a `gap` says when the place is not known any more: the id as the client gave it, and why. `from_earliest` begins with
-    whatever is there, and reports nothing as lost.
+    whatever is there, and reports nothing as lost. `claims` are places that ids of the client name, with these ids, as long as nobody has
+    looked whether the log has these entries there.
     """
 
     position: Position
     lost: tuple[str, str] | None = None
     from_earliest: bool = False
+    claims: tuple[tuple[Position, str], ...] = ()
 
     def merge(self, other: Start) -> Start:
         """Return the start that leaves out nothing of either, nor of what either reports as lost."""
@@ -52,6 +54,7 @@ class Start(NamedTuple):
             min(self.position, other.position),
             self.lost or other.lost,
             self.from_earliest and other.from_earliest,
+            self.claims + other.claims,
         )
 
 
@@ -212,6 +215,15 @@ class Connection:
         """Note that all its subscriptions have had what is up to `place`, before it goes elsewhere."""
         for one in self._coverages():
             one.done = max(one.done, place.seq)
+
+    def start_over(self, wrong: int, start: Start) -> None:
+        """Begin elsewhere, since what its client called the place `wrong` is another one; so do its subscriptions that begin there."""
+        self.start = start
+        self.position = start.position
+        for one in self._coverages():
+            if one.start == wrong:
+                one.start = one.done = start.position.seq
+        self.limit_coverage()
 
     def limit_coverage(self) -> None:
         """Recompute `covered_to` after its coverage changed."""

@@ -225,7 +225,7 @@ class Hub:
         lost = connection.start is not None and connection.start.lost is not None
         if connection.position.seq > self.head.seq or (lost and self.head.seq == 0):
             self.wait_for_head(connection)
-        elif connection.position.seq == self.head.seq:
+        elif connection.position.seq == self.head.seq and not (connection.start and connection.start.claims):
             self.arrived(connection)
         else:
             connection.state = State.READING

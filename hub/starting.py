@@ -25,8 +25,8 @@ class HubLog(EntryLog, Protocol):
     async def head(self) -> Position:
         """Return the newest place."""
 
-    async def before_time(self, ms: int) -> int:
-        """Return the number after which everything is at least as new as `ms`."""
+    async def before_time(self, ms: int) -> Position:
+        """Return the place after which everything is at least as new as `ms`."""
 
 
 async def locate(log: HubLog, head: Position, wanted: str | None, *, field: str) -> Start | None:
@@ -48,11 +48,11 @@ async def locate(log: HubLog, head: Position, wanted: str | None, *, field: str)
         return Start(Position(0, 0), from_earliest=True)
     moment = _parse_time(wanted, field)
     if moment is not None:
-        return Start(Position(await log.before_time(moment), min(moment, head.ms)), from_earliest=True)
+        return Start(await log.before_time(moment), from_earliest=True)
     try:
         position = log.codec.decode(wanted)
         if position.seq <= head.seq or position.seq <= (await log.head()).seq:
-            return Start(position)
+            return Start(position, claims=((position, wanted),))  # whether it names the entry there is seen when that is read
         reason = UNKNOWN
     except UnknownPosition as unknown:
         reason = unknown.reason

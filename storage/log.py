@@ -249,17 +249,18 @@ class Log:
         found = await self.find({"_id": IS_NUMBER}, limit=1, newest_first=newest_first, fields=("ms",), durable=durable)
         return Position(int(found[0]["_id"]), ms_of(found[0])) if found else Position(0, 0)
 
-    async def before_time(self, ms: int) -> int:
-        """Return the number after which everything was appended at `ms` (milliseconds since 1970) or later.
+    async def before_time(self, ms: int) -> Position:
+        """Return the place after which everything was appended at `ms` (milliseconds since 1970) or later.
 
         Times never fall along the log, so this halves the interval of numbers: some twenty indexed look-ups in a million entries.
         """
-        low, high = (await self.oldest()).seq - 1, (await self.head()).seq
+        oldest = await self.oldest()
+        low, low_ms, high = oldest.seq - 1, min(ms, oldest.ms), (await self.head()).seq
         while low < high:  # everything up to `low` is too early or gone, everything after `high` is late enough
             middle = (low + high) // 2
             found = await self.find({"_id": {**IS_NUMBER, "$gt": middle}, "ms": {"$gte": 0}}, limit=1, fields=("ms",))
             if found and found[0]["ms"] < ms:
-                low = int(found[0]["_id"])
+                low, low_ms = int(found[0]["_id"]), found[0]["ms"]
             else:
                 high = middle
-        return low
+        return Position(low, low_ms)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -125,6 +126,32 @@ async def test_overrun_log(tmp_path: Path) -> None:
                 numbers.append(event.json()["n"])
         assert numbers == list(range(numbers[0], 306))
         assert 6 < numbers[0] < 300
+
+
+async def test_older_copy_put_back(tmp_path: Path) -> None:
+    """The database is taken back to a copy of its files: a client that has later events is told, and not led to others' places (L2, L8)."""
+    async with Server(tmp_path) as server:
+        publisher = Publisher(server)
+        await publisher.publish(5)
+        await server.end(signal.SIGTERM)
+        shutil.copytree(tmp_path / "db", tmp_path / "copy")
+        await server.start()
+        async with Subscriber(server, query="?topics=orders.*&from=earliest") as subscriber:
+            await publisher.publish(5)
+            await subscriber.has(10)
+        await server.end(signal.SIGTERM)
+        shutil.rmtree(tmp_path / "db")
+        shutil.move(tmp_path / "copy", tmp_path / "db")
+        await server.start()
+        await publisher.publish(10)
+        async with EventStream(server.port, f"?topics=orders.*&lastEventId={subscriber.last_id}", token=token("reader")) as stream:
+            await stream.welcome()
+            gap = await stream.next()
+            assert (gap.type, gap.json()["from"], gap.json()["reason"]) == ("gap", subscriber.last_id, "log recreated")
+            numbers: list[int] = []
+            while (event := await stream.next()).type != "live":
+                numbers.append(event.json()["n"])
+    assert numbers == [1, 2, 3, 4, 5, *range(11, 21)]
 
 
 async def test_client_that_stops_reading(tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ class ListLog:
         self.codec = codec
         self.reads: list[tuple[int, int]] = []  # every read that was begun
         self.failures = 0  # how many of the next answers are Unavailable
+        self.defect: Exception | None = None  # what reading raises; None: nothing
+        self.most = 1 << 30  # how many entries one answer holds
         self._open = asyncio.Event()
         self._open.set()
 
@@ -103,7 +105,11 @@ class ListLog:
 
     async def read(self, after: int, limit: int) -> list[Entry]:
         self.reads.append((after, limit))
-        found = [entry for entry in self.entries if entry.seq > after][:limit]  # as it is now, however late the answer comes
+        if self.defect is not None:
+            raise self.defect
+        found = [entry for entry in self.entries if entry.seq > after][
+            : min(limit, self.most)
+        ]  # as it is now, however late the answer comes
         await self._open.wait()
         await self._answer()
         return found
@@ -112,10 +118,14 @@ class ListLog:
         await self._answer()
         return Position(self.entries[-1].seq, self.entries[-1].ms) if self.entries else Position(0, 0)
 
-    async def before_time(self, ms: int) -> int:
+    async def oldest(self) -> Position:
         await self._answer()
-        earlier = [entry.seq for entry in self.entries if entry.ms < ms]
-        return earlier[-1] if earlier else (self.entries[0].seq - 1 if self.entries else 0)
+        return Position(self.entries[0].seq, self.entries[0].ms) if self.entries else Position(0, 0)
+
+    async def before_time(self, ms: int) -> Position:
+        await self._answer()
+        earlier = [Position(entry.seq, entry.ms) for entry in self.entries if entry.ms < ms]
+        return earlier[-1] if earlier else Position(self.entries[0].seq - 1 if self.entries else 0, ms)
 
 
 class RecordingSink:

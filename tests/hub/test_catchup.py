@@ -15,7 +15,20 @@ from hub.hub import Hub
 from hub.pages import PAGE_ENTRIES
 from hub.principal import Principal
 from storage.entries import Entry
-from tests.hub.fakes import ListLog, ManualClock, RecordingSink, connect, everything, id_of, make_entries, make_entry, place_of, turns
+from storage.positions import Position
+from tests.hub.fakes import (
+    CODEC,
+    ListLog,
+    ManualClock,
+    RecordingSink,
+    connect,
+    everything,
+    id_of,
+    make_entries,
+    make_entry,
+    place_of,
+    turns,
+)
 
 
 class Stage:
@@ -287,6 +300,118 @@ async def test_hole_in_the_middle_is_a_gap(expected_logs: list[str]) -> None:
     gaps, numbers = await gap_after(make_entries(1, 5) + make_entries(9, 12), 12, id_of(2))
     assert numbers == [3, 4, 5, 9, 10, 11, 12]
     assert [(gap["from"], gap["reason"]) for gap in gaps] == [(id_of(5), "missing")]
+
+
+async def test_hole_at_the_beginning_of_a_page_is_missing_too(expected_logs: list[str]) -> None:
+    """It was not evicted: the log has older entries."""
+    expected_logs.append("gap reported")
+    first = PAGE_ENTRIES + 1
+    gaps, numbers = await gap_after(make_entries(1, PAGE_ENTRIES) + make_entries(first + 2, first + 9), first + 9, id_of(PAGE_ENTRIES - 2))
+    assert numbers == [PAGE_ENTRIES - 1, PAGE_ENTRIES, *range(first + 2, first + 10)]
+    assert [(gap["from"], gap["reason"]) for gap in gaps] == [(id_of(PAGE_ENTRIES), "missing")]
+
+
+async def test_large_entries_are_read_from_any_place() -> None:
+    """Also where one answer of the log does not reach from the beginning of the page to there."""
+    async with stage(make_entries(1, 60), 60) as on:
+        on.log.most = 7
+        connection, sink = await on.open(id_of(30))
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert sink.numbers() == list(range(31, 61))
+
+
+async def test_defect_in_reading_closes_those_who_wait(expected_logs: list[str]) -> None:
+    """They are told to come back, and the log says what it was; whoever is at the head lives on."""
+    expected_logs.append("cannot be read")
+    async with stage(make_entries(1, 60), 60) as on:
+        live, _ = await on.open(None)
+        on.log.defect = ZeroDivisionError("a defect")
+        behind, sink = await on.open(id_of(30))
+        await turn_until(lambda: behind.state is State.CLOSED)
+        assert live.state is State.ATTACHED
+    [closing] = sink.of("closing")
+    assert (closing.fields["code"], closing.fields["retryMs"]) == (1011, 1000)
+
+
+# ---- an older copy of the log was put back
+
+
+def other(entries: list[Entry]) -> list[Entry]:
+    """Return entries with these numbers that were appended later."""
+    for entry in entries:
+        entry.ms += 1000
+        entry.id = CODEC.encode(entry.seq, entry.ms)
+    return entries
+
+
+@pytest.mark.parametrize("head", [600, 512, 501, 500])
+@pytest.mark.parametrize("seen", [True, False], ids=["in memory", "in the log"])
+async def test_id_whose_number_another_entry_has_now_is_a_gap(expected_logs: list[str], seen: bool, head: int) -> None:
+    """The copy ended with entry 480: what came after it is not what its client had."""
+    expected_logs.append("gap reported")
+    entries = make_entries(470, 480) + other(make_entries(481, head))
+    async with stage([] if seen else entries, 469 if seen else head) as on:
+        if seen:
+            on.log.entries += entries
+            on.hub.receive(entries)
+        else:
+            on.hub.start(Position(head, entries[-1].ms))
+        connection, sink = await on.open(id_of(500))
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert [(gap.fields["from"], gap.fields["reason"]) for gap in sink.of("gap")] == [(id_of(500), "log recreated")]
+    assert [CODEC.decode(one.id or "").seq for one in sink.of("event")] == list(range(470, head + 1))
+
+
+@pytest.mark.parametrize("position", [475, 480, 512, 513])
+async def test_id_from_before_the_copy_goes_on(position: int) -> None:
+    """Wherever it lies, with one read for what comes next, and one more where it ends a page."""
+    async with stage(make_entries(1, 600), 600) as on:
+        connection, sink = await on.open(id_of(position))
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert sink.of("gap") == []
+    assert sink.numbers() == list(range(position + 1, 601))
+    pages = {(position - 1) // PAGE_ENTRIES, position // PAGE_ENTRIES, 599 // PAGE_ENTRIES}
+    assert sorted(after for after, _ in on.log.reads) == sorted(page * PAGE_ENTRIES for page in pages)
+
+
+async def test_id_that_this_process_has_not_seen_yet_is_looked_at_when_it_has(expected_logs: list[str]) -> None:
+    """Another process may be ahead; until then the client waits."""
+    expected_logs.append("gap reported")
+    entries = make_entries(1, 10)
+    async with stage(entries[:8], 8) as on:
+        on.log.entries = [*entries[:8], *other(entries[8:])]
+        wrong, told = await on.open(id_of(10))
+        right, silent = await on.open(CODEC.encode(entries[9].seq, entries[9].ms))
+        assert (wrong.state, right.state) == (State.AHEAD, State.AHEAD)
+        on.hub.receive(entries[8:])
+        await turn_until(lambda: wrong.state is right.state is State.ATTACHED)
+    assert [gap.fields["reason"] for gap in told.of("gap")] == ["log recreated"]
+    assert silent.of("gap") == []
+
+
+async def test_thousand_ids_of_one_place_cost_no_read_of_their_own() -> None:
+    """They are looked at in the page that is read anyway."""
+    async with stage(make_entries(1, 1000), 1000) as on:
+        connections = [(await on.open(id_of(520 + number % 400)))[0] for number in range(1000)]
+        await turn_until(lambda: all(connection.state is State.ATTACHED for connection in connections), 20_000)
+    assert len(on.log.reads) <= 3
+
+
+async def test_subscription_whose_id_is_another_entrys_begins_anew_and_the_others_do_not(expected_logs: list[str]) -> None:
+    """On one connection, each gets what it has not had."""
+    expected_logs.append("gap reported")
+    async with stage(make_entries(1, 5) + other(make_entries(6, 10)), 10) as on:
+        connection, sink = connect(on.hub, WEBSOCKET, on.clock, principal=Principal("u"))
+        on.hub.open(connection, frozenset(), None)
+        for topic, position in (("a.b", CODEC.encode(8, place_of(8).ms + 1000)), ("a.*", id_of(7))):
+            start = await on.hub.locate(position, field="position")
+            assert start is not None
+            [one] = everything(topic)
+            on.hub.subscribe(connection, one, start)
+            on.hub.replay(connection, start)
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert [gap.fields["reason"] for gap in sink.of("gap")] == ["log recreated"]
+    assert [CODEC.decode(one.id or "").seq for one in sink.of("event")] == list(range(1, 11))
 
 
 async def test_earliest_reports_nothing() -> None:

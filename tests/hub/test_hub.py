@@ -392,7 +392,7 @@ async def test_drained_socket_counts_as_a_sign_of_life() -> None:
 async def test_place_is_located_in_the_log_that_is_followed() -> None:
     """What a client names is looked up in the hub's own log, against its own head."""
     on = Stage()
-    assert await on.hub.locate(id_of(4), field="from") == Start(place_of(4))
+    assert await on.hub.locate(id_of(4), field="from") == Start(place_of(4), claims=((place_of(4), id_of(4)),))
     assert await on.hub.locate(None, field="from") is None
 
 

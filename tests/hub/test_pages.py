@@ -19,7 +19,8 @@ class Reader:
         monkeypatch.setattr("hub.pages.RETRY_SECONDS", 0)
         self.log = ListLog(make_entries(1, entries))
         self.ready: list[tuple[object, list[int] | None]] = []
-        self.pages = Pages(self.log, self._ready)
+        self.failed: list[object] = []
+        self.pages = Pages(self.log, self._ready, self.failed.append)
 
     def _ready(self, waiter: object, page: Page | None) -> None:
         self.ready.append((waiter, [entry.seq for entry in page.entries] if page else None))
@@ -112,6 +113,49 @@ async def test_reads_leave_the_log_room(monkeypatch: pytest.MonkeyPatch) -> None
     reader.log.go_on()
     await turns(40)
     assert len(reader.ready) == len(reader.log.reads) == 20
+
+
+async def test_defect_that_keeps_a_page_from_being_read_leaves_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, expected_logs: list[str]
+) -> None:
+    """It is logged with its traceback, all who wait are told, and who asks again is served once it is mended."""
+    expected_logs.append("the page after entry 4 cannot be read")
+    reader = Reader(monkeypatch)
+    reader.log.defect = ZeroDivisionError("a defect")
+    reader.pages.request(4, "me")
+    reader.pages.request(5, "you")
+    await turns()
+    assert reader.failed == ["me", "you"]
+    reader.log.defect = None
+    reader.pages.request(4, "me")
+    await turns()
+    assert reader.ready == [("me", [5, 6, 7, 8])]
+
+
+async def test_page_of_large_entries_is_read_on_until_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply holds 16 MiB: who needs what is behind that gets it, and who has enough of it gets it at once; each part is read once."""
+    reader = Reader(monkeypatch)
+    reader.log.most = 1
+    for waiter, position in enumerate([5, 4, 7, 7]):
+        reader.pages.request(position, waiter)
+    await turns(30)
+    assert sorted(reader.ready, key=str) == [(0, [6]), (1, [5]), (2, [8]), (3, [8])]
+    assert [after for after, _ in reader.log.reads] == [4, 5, 6, 7]
+
+
+async def test_page_says_why_something_is_missing_before_its_first_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the log's oldest entry lies behind was evicted; anything else is missing, also at the beginning of a page."""
+    reader = Reader(monkeypatch, entries=20)
+    pages: list[Page | None] = []
+    reader.pages = Pages(reader.log, lambda _, page: pages.append(page), reader.failed.append)
+    del reader.log.entries[8:10]
+    reader.pages.request(8, "me")
+    await turns()
+    reader.log.evict(10)
+    reader.pages.request(4, "me")
+    reader.pages.request(12, "me")
+    await turns()
+    assert [(page.after, page.entries[0].seq, page.evicted) for page in pages if page] == [(8, 11, False), (4, 13, True), (12, 13, False)]
 
 
 async def test_page_of_a_log_that_is_gone_is_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,11 @@ async def find(wanted: str | None, *, seen: int = 10) -> Start | None:
     return await locate(ListLog(make_entries(3, 10)), place_of(seen), wanted, field="from")
 
 
+def claimed(seq: int) -> Start:
+    """Return the start after entry `seq`, as its id says."""
+    return Start(place_of(seq), claims=((place_of(seq), id_of(seq)),))
+
+
 async def test_without_a_wish_a_connection_begins_live() -> None:
     """Nothing given, or nothing in it, means: from now on."""
     assert await find(None) is None
@@ -30,13 +35,13 @@ async def test_earliest_begins_before_everything() -> None:
 
 async def test_id_is_a_place() -> None:
     """An id of this log begins after its entry, also if that has left the log: reading on will tell."""
-    assert await find(id_of(5)) == Start(place_of(5))
-    assert await find(id_of(1)) == Start(place_of(1))
+    assert await find(id_of(5)) == claimed(5)
+    assert await find(id_of(1)) == claimed(1)
 
 
 async def test_id_that_this_process_has_not_seen_yet_is_a_place() -> None:
     """Another process may be ahead: the log itself is asked."""
-    assert await find(id_of(9), seen=5) == Start(place_of(9))
+    assert await find(id_of(9), seen=5) == claimed(9)
 
 
 async def test_id_beyond_the_log_is_unknown() -> None:
@@ -68,7 +73,7 @@ async def test_garbage_is_an_unknown_position(garbage: str) -> None:
 )
 async def test_time_begins_at_the_first_entry_as_new(time: str) -> None:
     """An RFC 3339 time, in any zone, begins before the first entry appended then; a `+` may have become a space."""
-    assert await find(time) == Start(Position(5, FIRST_MS + 6), from_earliest=True)
+    assert await find(time) == Start(place_of(5), from_earliest=True)
 
 
 async def test_time_before_the_log_and_before_1970_begins_at_its_oldest() -> None:

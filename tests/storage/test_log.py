@@ -105,7 +105,10 @@ def test_a_place_is_found_by_time(mongodb_uri: str, database_name: str) -> None:
         entries = await log.read(0, 1000)
         kept = [entry.ms for entry in entries]
         for ms in {-1, 0, 10**6, *times, *(time + 1 for time in times)}:
-            assert await log.before_time(ms) == entries[0].seq - 1 + bisect_left(kept, ms), ms
+            place = await log.before_time(ms)
+            index = bisect_left(kept, ms)
+            assert place.seq == entries[0].seq - 1 + index, ms
+            assert place.ms == (kept[index - 1] if index else min(ms, kept[0]))  # so that an id made of it names the entry there
 
     @settings(max_examples=25, deadline=None)
     @given(st.lists(st.integers(0, 6), max_size=12).map(sorted), st.sampled_from([0, 4]))
@@ -157,7 +160,8 @@ async def test_what_has_no_number_is_not_in_the_log(log: Log) -> None:
 async def test_a_document_without_a_time_does_not_disturb_looking_for_one(log: Log, expected_logs: list[str]) -> None:
     """The next entry that has one decides."""
     await put(log, *documents(2, [1_000_005]), {"_id": 3}, {"_id": 4, "ms": "soon"}, *documents(5, [1_000_009]))
-    assert [await log.before_time(ms) for ms in (1_000_000, 1_000_005, 1_000_009, 1_000_010)] == [0, 1, 2, 5]
+    places = [(0, 1_000_000), (1, 1_000_000), (2, 1_000_005), (5, 1_000_009)]
+    assert [await log.before_time(ms) for ms in (1_000_000, 1_000_005, 1_000_009, 1_000_010)] == places
 
 
 async def test_a_document_without_a_token_can_be_confirmed(log: Log) -> None:
