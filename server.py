@@ -10,6 +10,7 @@ import random
 import resource
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -24,6 +25,7 @@ import logs
 from handlers.application import RESERVED_FILES, http_server
 from handlers.authentication import Authenticator
 from handlers.belongings import Belonging
+from handlers.certificates import CertificateError, make_context
 from handlers.credentials import TokenVerifier
 from handlers.jwks import PublishedKeys
 from handlers.keys import KeyRing, own_key
@@ -62,11 +64,13 @@ class Server:
 
     Args:
         settings: What the operator chose.
+        tls: What connections are encrypted with; None: not at all.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tls: ssl.SSLContext | None) -> None:
         self.settings = settings
         self.port = 0  # where it listens, once started
+        self._tls = tls  # replaced when the certificate is read again
         self._stop_wanted = asyncio.Event()
         self._mongodb: EmbeddedMongoDB | None = None  # None with a MongoDB of the operator's
         self._database: Database | None = None
@@ -81,13 +85,15 @@ class Server:
     def url(self) -> str:
         """Where it listens; an IPv6 address stands in brackets (RFC 3986 section 3.2.2)."""
         address = self.settings.address
-        return f"http://[{address}]:{self.port}" if ":" in address else f"http://{address}:{self.port}"
+        scheme = "https" if self._tls else "http"
+        return f"{scheme}://[{address}]:{self.port}" if ":" in address else f"{scheme}://{address}:{self.port}"
 
     async def run(self) -> int:
         """Serve until SIGTERM, SIGINT, or a defect; return the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_wanted.set)
+        loop.add_signal_handler(signal.SIGHUP, self._read_certificate_again)
         try:
             if not await self._start():
                 return 0
@@ -109,6 +115,20 @@ class Server:
         for task in ended:
             logger.critical("%s failed", task.get_name(), exc_info=task.exception())
         return 1
+
+    def _read_certificate_again(self) -> None:
+        """Encrypt new connections with what is in the files now; those that are there go on with what they have."""
+        if self._tls is None:
+            logger.info("SIGHUP: there is nothing to read again without TLS")
+            return
+        try:
+            self._tls = make_tls(self.settings)
+        except CertificateError as error:
+            logger.error("the certificate stays as it was: %s", error)
+            return
+        if self._http is not None:
+            self._http.ssl_options = self._tls  # Tornado looks here at every connection that it accepts
+        logger.info("the certificate was read again")
 
     # Starting
 
@@ -136,7 +156,7 @@ class Server:
             return False
         services = parts.services
         services.ready = lambda: self._ready(log)
-        self._http = http_server(services)
+        self._http = http_server(services, self._tls)
         self._services = services
         self._http.add_sockets(sockets)
         self.port = sockets[0].getsockname()[1]
@@ -349,6 +369,17 @@ def _published_keys(settings: Settings, ring: KeyRing) -> PublishedKeys:
     return PublishedKeys(settings.jwks_url, ring, settings.jwt_algorithms, seconds=seconds, monotonic=time.monotonic)
 
 
+def make_tls(settings: Settings) -> ssl.SSLContext | None:
+    """Return what connections are encrypted with; None without TLS.
+
+    Raises:
+        CertificateError: If the certificate or its key cannot be used.
+    """
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return make_context(settings.tls_certificate, settings.tls_key, time.time())
+
+
 def make_limits(settings: Settings) -> Limits:
     """Return what handlers hold clients to."""
     return Limits(
@@ -373,15 +404,16 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         settings = read_settings(argv, environ)
         if settings.demo and not settings.jwt_algorithms:
             settings = read_settings(argv, demo.with_secret(environ, settings.data_dir))
-    except SettingsError as error:
+        tls = make_tls(settings)
+    except (SettingsError, CertificateError) as error:
         print(f"tailcast: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.log_level, settings.log_format)
-    return asyncio.run(_run(settings))
+    return asyncio.run(_run(settings, tls))
 
 
-async def _run(settings: Settings) -> int:
-    return await Server(settings).run()
+async def _run(settings: Settings, tls: ssl.SSLContext | None) -> int:
+    return await Server(settings, tls).run()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import ssl
 from collections.abc import Awaitable
 from typing import Any
 
@@ -17,7 +18,8 @@ from tornado.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
-from tornado.iostream import IOStream
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream, SSLIOStream
 from tornado.web import Application
 
 from handlers.base import DISCARDED_BYTES, Unknown
@@ -26,6 +28,7 @@ from handlers.services import Services
 
 IDLE_SECONDS = 75  # a keep-alive connection without a request, or a request that does not arrive
 SWEEPS = 16  # in that time: how exactly it is kept
+HANDSHAKE_SECONDS = 10  # for a client to agree on TLS
 MAX_HEADERS_BYTES = 64 << 10  # beyond this the connection is cut; the handlers refuse less than that with an answer
 RESERVED_FILES = 256  # descriptors that are not connections: MongoDB, the log, the listening sockets
 
@@ -128,8 +131,10 @@ class _Server(HTTPServer):
         _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
         if stream.socket.fileno() >= allowed - RESERVED_FILES // 2:
             stream.close()
-        else:
-            super().handle_stream(stream, address)
+            return
+        if isinstance(stream, SSLIOStream):
+            _expect_handshake(stream)
+        super().handle_stream(stream, address)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Take the next request of a connection, of which nothing is here yet."""
@@ -143,11 +148,25 @@ class _Server(HTTPServer):
         super().on_close(server_conn)
 
 
-def http_server(services: Services) -> _Server:
-    """Return a server of all routes, which is not listening yet."""
+def _expect_handshake(stream: SSLIOStream) -> None:
+    """Close a stream whose TLS handshake is not over in time; Tornado itself would wait as long as for a request."""
+    stream.set_nodelay(True)  # the handshake ends with two small messages of ours; the second must not wait until the first is acknowledged
+    loop = IOLoop.current()
+    deadline = loop.call_later(HANDSHAKE_SECONDS, stream.close)
+    stream.wait_for_handshake().add_done_callback(lambda _: loop.remove_timeout(deadline))
+
+
+def http_server(services: Services, tls: ssl.SSLContext | None = None) -> _Server:
+    """Return a server of all routes, which is not listening yet.
+
+    Args:
+        services: The server's parts.
+        tls: What connections are encrypted with; None: not at all. Its `ssl_options` may be replaced later, for new connections.
+    """
     application = _Application(list(ROUTES), services=services, default_handler_class=Unknown, log_function=lambda handler: None)
     return _Server(
         application,
+        ssl_options=tls,
         max_header_size=MAX_HEADERS_BYTES,
         max_body_size=1 << 40,  # handlers know their own limits, and answer with 413 where Tornado would cut the connection
         max_buffer_size=services.limits.max_body_bytes + DISCARDED_BYTES,

@@ -1,7 +1,7 @@
 """All subscribers' sockets behind one epoll: bytes out, bytes in, the end; knows no HTTP and no WebSocket.
 
 A connection costs one small object here: no task, no timer, no stream and no handle in the event loop, which
-sees only the one epoll. Plain sockets only: under TLS the bytes must go through the web server's own stream.
+sees only the one epoll. A socket is a plain one, or one of tls.py, which behaves alike.
 """
 
 from __future__ import annotations
@@ -286,6 +286,9 @@ class SocketSink:
     def _end_stream(self) -> None:
         try:
             self._socket.shutdown(socket.SHUT_WR)
+        except BlockingIOError:  # only of TLS, which has a last word to say
+            self._rest, self._offset = b"", 0  # nothing is to be sent, and then the end: as any other remainder
+            self._wait_for_room(True)
         except OSError as error:
             self._close_soon(error)
 

@@ -118,7 +118,7 @@ def response_head(status: int, headers: dict[str, str]) -> bytes:
 def take_socket(handler: Handler, *, want_data: bool = False) -> tuple[socket.socket, bytes] | None:
     """Take the socket of a request from Tornado, which forgets both, and, if wanted, what the client sent behind its request.
 
-    Only plain sockets: under TLS the bytes must go through Tornado's stream. None: the client has left meanwhile.
+    Plain or TLS, whose handshake is over by now. None: the client has left meanwhile.
     """
     stream = handler.detach()
     handler.ui = None  # type: ignore[assignment]  # a cycle that Tornado breaks at the end of a request, which never comes here

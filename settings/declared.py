@@ -86,6 +86,18 @@ class Settings:
         kinds.several(kinds.origin(), "origins (scheme://host:port), with commas between them, or * alone", alone="*"),
         "Web origins besides the server's own whose pages may connect; *: any, but without cookies.",
     )
+    tls_certificate: Path | None = _setting(  # noqa: RUF009  # a frozen field, whose default is one too
+        "Listening",
+        None,
+        kinds.pem_file(),
+        "Certificate for TLS, and behind it those that lead to its authority; empty: no TLS. SIGHUP reads it again.",
+    )
+    tls_key: Path | None = _setting(  # noqa: RUF009  # the same
+        "Listening",
+        None,
+        kinds.pem_file(),
+        "Private key of tls_certificate, without a passphrase.",
+    )
     mongodb_uri: str = _setting(
         "Log",
         "",

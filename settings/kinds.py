@@ -133,6 +133,19 @@ def path() -> Kind:
     return Kind("a path", parse)
 
 
+def pem_file() -> Kind:
+    """The path of a PEM file, or none; what is in such a file is refused without showing it."""
+
+    def parse(given: str) -> Path | None:
+        if "-----BEGIN" in given:
+            raise UnfitError("expected the path of a PEM file, not what is in one")
+        if "\0" in given:
+            raise ValueError
+        return Path(given) if given else None
+
+    return Kind("the path of a PEM file", parse, lambda value: str(value or ""))
+
+
 def whole(lowest: int, highest: int) -> Kind:
     """A whole number within bounds."""
     return Kind(f"a whole number from {lowest} to {highest}", lambda given: _between(lowest, _whole(given), highest))

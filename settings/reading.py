@@ -63,7 +63,9 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     given = _from_file(config) if config else {}
     given |= _from_environment(environ)
     given |= {name: _public(_declared(name, f"--{name}"), f"--{name}", text) for name, text in arguments.items()}
-    return _with_algorithms(Settings(**{name: _parsed(one) for name, one in given.items()}))
+    settings = Settings(**{name: _parsed(one) for name, one in given.items()})
+    _check_pair("tls_certificate", settings.tls_certificate, "tls_key", settings.tls_key)
+    return _with_algorithms(settings)
 
 
 def help_requested(argv: Sequence[str]) -> bool:
@@ -182,6 +184,13 @@ def _parsed(given: _Given) -> Any:
     except ValueError:
         shown = declaration.hide(given.text) if declaration.hide else given.text
         raise SettingsError(f"{given.where}: expected {declaration.kind.expected}, not {shown[:_LONGEST_SHOWN]!r}") from None
+
+
+def _check_pair(first: str, first_value: object, second: str, second_value: object) -> None:
+    """Refuse one of two settings that make sense only together."""
+    if bool(first_value) != bool(second_value):
+        missing, given = (first, second) if second_value else (second, first)
+        raise SettingsError(f"{missing}: needed, since {given} is given")
 
 
 def _with_algorithms(settings: Settings) -> Settings:

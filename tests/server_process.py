@@ -72,7 +72,7 @@ class ServerProcess:
     async def port(self, host: str = r"127\.0\.0\.1") -> int:
         """Return the port once the server says that it listens (X2), on this host as it stands in URLs."""
         found = await wait_until(
-            lambda: re.search(rf"listening on http://{host}:(\d+)\n", self.output) or self.process.returncode is not None,
+            lambda: re.search(rf"listening on https?://{host}:(\d+)\n", self.output) or self.process.returncode is not None,
             "the server listens",
             SECONDS,
         )

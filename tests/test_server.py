@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 
 import server
 from settings import DECLARATIONS
+from tests.certificates import make_certificate
 from tests.freezing import frozen
 from tests.handlers.assembly import PUBLISHER, USER, token
 from tests.handlers.clients import EventStream, RawWebSocket, Response, Wire, event, get, publish, request_bytes, websocket
@@ -63,6 +65,8 @@ def test_help_lists_all_settings_and_starts_nothing(capsys: pytest.CaptureFixtur
         (["--jwt_secret=" + SECRET], "secret"),
         (["nonsense"], "nonsense"),
         (["--demo", "--jwt_secret=" + SECRET], "secret"),
+        (["--tls_certificate=server.pem"], "tls_key"),
+        (["--tls_certificate=/no/such.pem", "--tls_key=/no/such.key"], "tls_certificate: cannot read '/no/such.pem': No such file"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,6 +237,69 @@ async def test_it_takes_the_keys_that_an_issuer_publishes(on_mongodb: tuple[str,
             assert await process.ended() == 0
             levels = {json.loads(line)["level"] for line in process.log.splitlines()}
             assert levels <= {"DEBUG", "INFO"}
+
+
+# ---- TLS
+
+
+async def test_over_tls_it_says_so_and_serves(on_mongodb: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line has https, clients that trust the certificate are served, and a stop ends streams in good order (S11, X2)."""
+    certificate = make_certificate(tmp_path)
+    async with ServerProcess(*on_mongodb, *certificate.arguments) as process:
+        port = await process.port()
+        assert process.output == f"listening on https://127.0.0.1:{port}\n"
+        monkeypatch.setattr(Wire, "tls", certificate.client())
+        async with EventStream(port, token=USER) as stream:
+            await stream.welcome()
+            assert (await publish(port, event(1), PUBLISHER)).status == 202
+            assert (await stream.next()).json() == {"n": 1}
+            process.terminate()
+            assert (await stream.next_of("closing")).json()["code"] == 1012
+            assert await stream.ends()
+        assert await process.ended() == 0
+
+
+@pytest.mark.parametrize("broken", ["tls_certificate", "tls_key"])
+async def test_a_certificate_that_cannot_be_used_ends_the_start(tmp_path: Path, broken: str) -> None:
+    """One line that names the setting, and exit status 2 (S11)."""
+    certificate = make_certificate(tmp_path)
+    certificate.settings[broken].write_text("none")
+    async with ServerProcess(*certificate.arguments) as process:
+        assert await process.ended() == 2
+        assert re.fullmatch(rf"tailcast: {broken}: .*\n", process.log)
+
+
+async def test_sighup_reads_the_certificate_again(on_mongodb: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New connections get the new one, a stream that is open goes on; with a file that cannot be used nothing changes (S11)."""
+    first = make_certificate(tmp_path)
+    trusts_first = first.client()
+    async with ServerProcess(*on_mongodb, *first.arguments) as process:
+        port = await process.port()
+        monkeypatch.setattr(Wire, "tls", trusts_first)
+        async with EventStream(port, token=USER) as stream:
+            await stream.welcome()
+            second = make_certificate(tmp_path)  # the same files
+            trusts_second = second.client()
+            assert await get(port, "/healthz")
+            process.process.send_signal(signal.SIGHUP)
+            await process.logged("the certificate was read again")
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await get(port, "/healthz")
+            monkeypatch.setattr(Wire, "tls", trusts_second)
+            first.key.write_text("none")
+            process.process.send_signal(signal.SIGHUP)
+            await process.logged("the certificate stays as it was: tls_key: ")
+            assert '"level": "ERROR"' in next(line for line in process.log.splitlines() if "stays as it was" in line)
+            assert (await publish(port, event(1), PUBLISHER)).status == 202
+            assert (await stream.next()).json() == {"n": 1}
+
+
+async def test_sighup_without_tls_changes_nothing(running: tuple[ServerProcess, int]) -> None:
+    """It is logged, and the server goes on."""
+    process, port = running
+    process.process.send_signal(signal.SIGHUP)
+    await process.logged("SIGHUP: there is nothing to read again")
+    assert (await get(port, "/healthz")).status == 200
 
 
 # ---- stopping

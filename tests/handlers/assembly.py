@@ -67,7 +67,7 @@ class Assembly:
                 self.tasks.append(asyncio.create_task(work, name=name))
         await wait_until(lambda: self.follower.at_head_since is not None, "the head of the log was seen")
         await self.revision.revise()
-        self.http = http_server(self.services)
+        self.http = http_server(self.services, server.make_tls(self.settings))
         sockets = bind_sockets(0, "127.0.0.1")
         self.http.add_sockets(sockets)
         self.port = sockets[0].getsockname()[1]

@@ -7,10 +7,11 @@ import base64
 import contextlib
 import json
 import os
+import ssl
 import struct
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 SECONDS = 10  # for any one answer; no passing test waits that long
 
@@ -46,12 +47,14 @@ def request_bytes(method: str, target: str, headers: Mapping[str, str], body: by
 class Wire:
     """One TCP connection to a server, used as a context."""
 
+    tls: ClassVar[ssl.SSLContext | None] = None  # a test that speaks TLS sets it, for all connections
+
     def __init__(self, port: int) -> None:
         self.port = port
 
     async def __aenter__(self) -> Self:
         # The limit holds for single lines, and headers are sent that are larger than most.
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24)
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24, ssl=self.tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:

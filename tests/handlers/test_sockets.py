@@ -66,7 +66,7 @@ class Room:
 
     def connect(self, *, want_data: bool = False, family: int = socket.AF_INET) -> tuple[Owner, socket.socket]:
         """Return the owner of a sink, and the client's end of its connection."""
-        ours, client = loopback() if family == socket.AF_INET else socket.socketpair()
+        ours, client = loopback() if family == socket.AF_INET else neighbours()
         client.setblocking(False)
         self.clients.append(client)
         return Owner(SocketSink(self.poller, ours, want_data=want_data)), client
@@ -77,6 +77,11 @@ def loopback() -> tuple[socket.socket, socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())
         return listener.accept()[0], client
+
+
+def neighbours() -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a connection that is not TCP."""
+    return socket.socketpair()
 
 
 @contextlib.asynccontextmanager
