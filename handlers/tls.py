@@ -63,7 +63,7 @@ class TlsSocket(ssl.SSLSocket):
             except ssl.SSLWantWriteError:
                 if sent == 0:
                     _block()
-            except ssl.SSLEOFError:  # what Python up to 3.12.2 makes of EPIPE and ECONNRESET
+            except ssl.SSLEOFError:  # what older Pythons make of EPIPE and ECONNRESET (CPython issue 115627)
                 raise ConnectionResetError(errno.ECONNRESET, "the client is gone") from None
             return sent
 
@@ -91,7 +91,7 @@ class TlsSocket(ssl.SSLSocket):
     def _answer_end(self) -> None:
         """End our side as well: a client that has ended its own waits for this. It cannot be done to a connection that was cut."""
         try:
-            self.getpeername()  # what Python up to 3.12.2 takes for an end may be a reset, after which there is no other side
+            self.getpeername()  # what older Pythons take for an end may be a reset, after which there is no other side
         except OSError:
             raise ConnectionResetError(errno.ECONNRESET, "the client has cut the connection") from None
         with contextlib.suppress(OSError):

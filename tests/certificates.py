@@ -1,7 +1,8 @@
-"""Certificates made for a test, signed by their own key, and contexts of clients that trust them."""
+"""Certificates made for a test, signed by their own key, contexts of clients that trust them, and how a handshake begins."""
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import ssl
 from dataclasses import dataclass
@@ -74,3 +75,11 @@ def make_certificate(directory: Path, name: str = "server", *, days: int = 30, a
     files.certificate.write_bytes(made.public_bytes(Encoding.PEM))
     files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
     return files
+
+
+def client_hello() -> bytes:
+    """Return the first message of a client's handshake."""
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing := ssl.MemoryBIO(), server_hostname="localhost")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()

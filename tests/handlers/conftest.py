@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage.embedded import EmbeddedMongoDB
+from tests.certificates import Certificate, make_certificate
 from tests.freezing import freeze, thaw
 from tests.handlers.assembly import Assembly
 from tests.handlers.issuer import Checker, Issuer, checking
@@ -36,6 +37,12 @@ async def assemble(mongodb_uri: str, database_name: str) -> AsyncIterator[Assemb
 async def here(assemble: Assemble) -> Assembly:
     """An assembly with the settings' defaults."""
     return await assemble()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """A certificate that a server may use; no test changes it."""
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 class StoppableMongoDB:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
 from handlers import application
 from handlers.application import MAX_HEADERS_BYTES
 from handlers.routes import ROUTES, template
-from tests.handlers.assembly import PUBLISHER, Assembly
-from tests.handlers.clients import Wire, get, request, request_bytes
+from tests.certificates import Certificate, client_hello
+from tests.handlers.assembly import PUBLISHER, USER, Assembly
+from tests.handlers.clients import EventStream, Wire, get, request, request_bytes
 from tests.handlers.conftest import Assemble
 from tests.waiting import wait_until
 
@@ -86,3 +88,43 @@ async def test_a_client_that_leaves_before_its_deadline_is_forgotten(assemble: A
     await wait_until(lambda: not deadlines.sweeping, "the sweep has ended")
     async with Wire(here.port) as wire:
         assert await wire.read_rest() == b""
+
+
+@pytest.mark.parametrize("said", [0, 5, None])
+async def test_a_tls_handshake_that_is_never_finished_is_cut(
+    assemble: Assemble, certificate: Certificate, monkeypatch: pytest.MonkeyPatch, said: int | None
+) -> None:
+    """However far it had come, it is waited for so long and no longer."""
+    monkeypatch.setattr(application, "HANDSHAKE_SECONDS", 0.1)
+    here = await assemble(**certificate.settings)
+    async with Wire(here.port) as wire:
+        wire.send(client_hello()[:said])
+        await wire.read_rest()
+
+
+async def test_a_tls_handshake_that_was_finished_in_time_ends_the_wait(
+    assemble: Assemble, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection without a request yet, and a stream, outlive the time that a handshake has."""
+    monkeypatch.setattr(application, "HANDSHAKE_SECONDS", 1.0)
+    here = await assemble(**certificate.settings)
+    monkeypatch.setattr(Wire, "tls", certificate.client())
+    async with EventStream(here.port, token=USER) as stream, Wire(here.port) as wire:
+        await stream.welcome()
+        monkeypatch.setattr(Wire, "tls", None)
+        async with Wire(here.port) as late:  # cut later than those would have been
+            await late.read_rest()
+        wire.send(request_bytes("GET", "/healthz", {"Host": "x"}))
+        assert (await wire.read_response()).status == 200
+        assert here.hub.connections
+
+
+async def test_the_last_messages_of_a_tls_handshake_are_not_delayed(
+    assemble: Assemble, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nagle's algorithm would hold the second of two small ones back, and with it the first answer."""
+    here = await assemble(**certificate.settings)
+    monkeypatch.setattr(Wire, "tls", certificate.client())
+    async with Wire(here.port):
+        (connection,) = here.http._connections
+        assert connection.stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
