@@ -24,7 +24,7 @@ class Renewals(Handler):
     CORS_METHODS = "POST"
 
     async def post(self) -> None:
-        """Answer 202 once the credential is on its way through the log to whichever process has the connection; that says `renewed` in it.
+        """Answer 202 once the credential is with the connection, or on its way to the process that has it; `renewed` comes in the stream.
 
         A connection of somebody else is not renewed, nor is one that is over; the answer does not tell.
         """
@@ -32,6 +32,8 @@ class Renewals(Handler):
         wanted = self.decoded(RenewalIn)
         if not 0 < len(wanted.clientId) <= MAX_ID_LENGTH:
             raise BadRequest(f"expected 1 to {MAX_ID_LENGTH} characters", field="clientId")
-        await self.services.appender.append([control_event(Renewed(wanted.clientId, principal), self.correlation_id)])
+        renewed = Renewed(wanted.clientId, principal)
+        if not self.services.hub.rights.renew(renewed):  # then through the log, to whoever has it
+            await self.services.appender.append([control_event(renewed, self.correlation_id)])
         ends = principal.expires_at
         self.answer({"clientId": wanted.clientId, "expiresAt": rfc3339(int(ends * 1000)) if ends is not None else None}, status=202)

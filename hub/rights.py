@@ -107,7 +107,7 @@ class Rights:
             if isinstance(control, Changed):
                 self._change(control.owned)
             elif isinstance(control, Renewed):
-                self._renew(control)
+                self.renew(control)
 
     def revoke(self, revocations: Iterable[Revocation]) -> None:
         """Take revocations into force, and end the connections that they concern."""
@@ -137,13 +137,16 @@ class Rights:
             elif not owned.belongs_to(connection.principal):
                 self._hub.change_rights(connection, connection.owned - {audience})
 
-    def _renew(self, renewed: Renewed) -> None:
+    def renew(self, renewed: Renewed) -> bool:
+        """Let a connection of this process go on with a fresh credential, if it is the same principal's; False: it is not here."""
         for connection in self.census.of(USER, renewed.principal.user):
             if connection.client_id == renewed.client_id:
                 try:
                     self._hub.renew(connection, renewed.principal)
                 except (Forbidden, Unauthenticated) as error:
                     logger.warning("not renewed: %s", error, extra={"fields": connection.describe()})
+                return True
+        return False
 
     def lose(self) -> None:
         """Learn that entries were lost, or that the log is another one: what they told must be asked of MongoDB."""
