@@ -103,7 +103,7 @@ class Ownership:
             return Owned(resource, _distinct(owners), now_ms)
         if previous["owners"]:
             return None
-        return Owned(resource, _distinct(owners), max(previous["version"] + 1, now_ms))
+        return Owned(resource, _distinct(owners), max(int(previous["version"]) + 1, now_ms))
 
     async def owners_of(self, resources: Sequence[str]) -> dict[str, Owned]:
         """Return those of these resources that somebody owns.
@@ -190,4 +190,4 @@ def _distinct(owners: Sequence[str]) -> tuple[str, ...]:
 
 
 def _owned(document: Document) -> Owned:
-    return Owned(document["_id"], tuple(document["owners"]), document["version"])
+    return Owned(document["_id"], tuple(document["owners"]), int(document["version"]))  # BSON has its own kind of integer
