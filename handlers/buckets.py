@@ -103,9 +103,9 @@ class Buckets:
                     self._forget_one()
         return wait
 
-    def wait(self, name: str) -> float:
-        """Return what `take` would return for one token, and take nothing."""
-        return self._allowance.spend(self._full_at.get(name, FULL), self._clock())[0]
+    def wait(self, name: str, cost: float = 1.0) -> float:
+        """Return what `take` would return, and take nothing."""
+        return self._allowance.spend(self._full_at.get(name, FULL), self._clock(), cost)[0]
 
     def _forget_full(self, now: float) -> None:
         for _ in range(_FORGOTTEN_AT_ONCE):

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from handlers.refused_fields import RefusedFields, TooDeep
 from handlers.validation import described
 from hub.errors import BadRequest, InvalidEvent, TooLarge
 from hub.formats import RESERVED_TYPES
@@ -21,7 +22,12 @@ MAX_ID_LENGTH = 256
 MAX_KEY_LENGTH = 256
 MAX_FAULTS = 100  # bad events that one answer lists
 PRIORITIES = (HIGH, "normal")
+NO_FIELDS = RefusedFields(())
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")  # RFC 3339 section 5.6
+
+
+class RefusedField(InvalidEvent):
+    """A payload with a field that is named like a secret."""
 
 
 class EventIn(msgspec.Struct, forbid_unknown_fields=True):
@@ -100,8 +106,22 @@ def fault(error: msgspec.ValidationError) -> InvalidEvent:
     return InvalidEvent(message, field=field)
 
 
-def accept(given: Sequence[EventIn | InvalidEvent], publisher: Principal, *, max_event_bytes: int, correlation_id: str) -> list[NewEvent]:
+def accept(
+    given: Sequence[EventIn | InvalidEvent],
+    publisher: Principal,
+    *,
+    max_event_bytes: int,
+    correlation_id: str,
+    refused_fields: RefusedFields = NO_FIELDS,
+) -> list[NewEvent]:
     """Return checked events, ready to be appended.
+
+    Args:
+        given: The events, or what is wrong with them.
+        publisher: Whose they are.
+        max_event_bytes: How large the payload of one may be.
+        correlation_id: Of the request.
+        refused_fields: Names that no field of a payload may have.
 
     Raises:
         InvalidEvent: If one of them cannot be; of several, names every one.
@@ -114,7 +134,9 @@ def accept(given: Sequence[EventIn | InvalidEvent], publisher: Principal, *, max
         if size > max_event_bytes:
             field = "data" if len(given) == 1 else f"[{index}].data"
             raise TooLarge(f"data has {size} bytes, the limit is {max_event_bytes}", field=field)
-    checked = [attempt(lambda event: _accept(event, publisher, correlation_id), event) for event in given]
+    suspicious = refused_fields.may_be_in(event.data for event in given if not isinstance(event, InvalidEvent))
+    refused = refused_fields if suspicious else NO_FIELDS
+    checked = [attempt(lambda event: _accept(event, publisher, correlation_id, refused), event) for event in given]
     faults = {index: event for index, event in enumerate(checked) if isinstance(event, InvalidEvent)}
     if faults:
         raise faults[0] if len(given) == 1 else _together(faults, len(given))
@@ -125,14 +147,15 @@ def _together(faults: Mapping[int, InvalidEvent], count: int) -> InvalidEvent:
     """Return one error for all events of a batch that cannot be taken."""
     index, first = next(iter(faults.items()))
     details: list[dict[str, object]] = [{"index": place, "field": error.field, "message": str(error)} for place, error in faults.items()]
-    return InvalidEvent(
+    kind = RefusedField if any(isinstance(error, RefusedField) for error in faults.values()) else InvalidEvent
+    return kind(
         f"{len(faults)} of {count} events cannot be taken, and so none was; event {index}: {first}",
         field=f"[{index}].{first.field}" if first.field else f"[{index}]",
         details=details[:MAX_FAULTS],
     )
 
 
-def _accept(event: EventIn, publisher: Principal, correlation_id: str) -> NewEvent:
+def _accept(event: EventIn, publisher: Principal, correlation_id: str, refused_fields: RefusedFields) -> NewEvent:
     source = publisher.user if event.source is None else event.source
     if not is_topic(event.topic):
         raise _invalid("topic", f"segments of 1 to {MAX_TOPIC_LENGTH} characters in all, joined by dots", event.topic)
@@ -146,6 +169,7 @@ def _accept(event: EventIn, publisher: Principal, correlation_id: str) -> NewEve
         raise _invalid("source", "a name without spaces, commas and asterisks", source)
     _check_audience(event.audience)
     _check_optional(event)
+    _check_payload(event, refused_fields)
     return NewEvent(
         event.topic,
         event.type,
@@ -177,6 +201,18 @@ def _check_optional(event: EventIn) -> None:
         raise _invalid("key", f"1 to {MAX_KEY_LENGTH} characters", event.key)
     if event.time is not None and not _is_time(event.time):
         raise _invalid("time", "an RFC 3339 time like 2026-01-31T12:00:00Z", event.time)
+
+
+def _check_payload(event: EventIn, refused_fields: RefusedFields) -> None:
+    if not refused_fields.may_be_in([event.data]):
+        return
+    try:
+        path = refused_fields.path_in(str(memoryview(event.data), "utf-8"))
+    except TooDeep:
+        raise InvalidEvent("the payload is nested too deeply", field="data") from None
+    if path is not None:
+        field = f"data{path}" if path.startswith("[") else f"data.{path}"
+        raise RefusedField("expected no field with a name of secrets: events are kept, and shown to others", field=field)
 
 
 def _is_time(text: str) -> bool:

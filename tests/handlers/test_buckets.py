@@ -69,6 +69,7 @@ def test_looking_takes_nothing(clock: ManualClock) -> None:
     assert (buckets.wait("a"), len(buckets)) == (0.0, 0)
     buckets.take("a")
     assert buckets.wait("a") == buckets.wait("a") == 1.0
+    assert buckets.wait("b", 3) == 0.0
 
 
 def test_what_costs_more_than_the_burst_is_taken_from_a_full_bucket_and_owed(clock: ManualClock) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from handlers import events
-from handlers.events import EventIn, accept, parse
+from handlers.events import EventIn, RefusedField, accept, parse
+from handlers.refused_fields import RefusedFields
 from hub.errors import BadRequest, InvalidEvent, TooLarge
 from hub.formats import RESERVED_TYPES
 from hub.principal import Principal
@@ -250,3 +252,49 @@ def test_an_event_has_a_largest_size(size: int) -> None:
         with pytest.raises(TooLarge, match="1000") as caught:
             taken(given)
         assert caught.value.field == field
+
+
+SECRETS = RefusedFields(("password", "cvv"))
+
+
+def with_secret(text: bytes) -> RefusedField:
+    """Return the error with which a body is refused for a field that is named like a secret."""
+    with pytest.raises(RefusedField) as caught:
+        accept(parse(text), PUBLISHER, max_event_bytes=1_000_000, correlation_id="c1", refused_fields=SECRETS)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        ({"password": "x"}, "data.password"),
+        ({"user": {"cards": [{}, {"CVV": 1}]}}, "data.user.cards[1].CVV"),
+        ([{"pass_word": 1}], "data[0].pass_word"),
+    ],
+)
+def test_a_payload_with_a_field_named_like_a_secret_is_refused(data: object, field: str) -> None:
+    """The answer names where it stands, and never shows what it holds (S7)."""
+    assert with_secret(body(data=data)).field == field
+
+
+def test_of_a_batch_every_such_field_is_named_by_its_event() -> None:
+    """What is wrong for other reasons is told along with it, as always."""
+    events_in = [body(), body(data={"cvv": "4711"}), body(topic=""), body(data={"a": [{"password": "4711"}]})]
+    error = with_secret(b"[" + b",".join(events_in) + b"]")
+    assert error.field == "[1].data.cvv"
+    assert [(row["index"], row["field"]) for row in error.details or ()] == [(1, "data.cvv"), (2, "topic"), (3, "data.a[0].password")]
+    assert "4711" not in f"{error} {error.details}"
+
+
+def test_a_payload_too_deep_to_be_looked_through_is_refused() -> None:
+    """What may hold such a field, and cannot be searched, is not let through."""
+    data = msgspec.Raw(b'["cvv",' + b"[" * 10_000 + b"]" * 10_000 + b"]")
+    with pytest.raises(InvalidEvent) as caught:
+        accept([EventIn("a", "b", ["public"], data)], PUBLISHER, max_event_bytes=1_000_000, correlation_id="c1", refused_fields=SECRETS)
+    assert caught.value.field == "data"
+
+
+def test_without_names_every_field_is_welcome() -> None:
+    """The list is the operator's."""
+    (event,) = taken(body(data={"password": 1}))
+    assert event.data == '{"password": 1}'

@@ -1,0 +1,125 @@
+"""How often clients may do what: decides, counts and tells; what a refusal looks like is the error's business. Knows no request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from handlers.addresses import counted_as
+from handlers.buckets import Allowance, Buckets
+from handlers.refusals import AGENT_SUBSCRIPTIONS, CONNECTS, EVENTS, FAILED_LOGINS, MESSAGES, ORG_EVENTS, Refusals
+from hub.errors import TokenExpired, TooMany, Unauthenticated
+from hub.principal import Principal
+
+AGENT: Final = "agent"
+MESSAGES_BURST_SECONDS: Final = 4.0  # of messages that may come at once: a page that opens subscribes to all it shows
+EVENTS_BURST_SECONDS: Final = 2.0  # of events that may come at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """How often what may be done; 0, or the number that stands for it in the settings: no limit."""
+
+    connects_per_minute: float = 0
+    connects_burst: float = 0
+    failed_logins_per_minute: float = 0
+    messages_per_second: float = 0
+    events_per_second: float = 0
+    org_events_per_second: float = 0
+    agent_subscriptions_per_minute: float = 0
+
+
+class RateLimits:
+    """All limits on how often something is done. Each server process counts for itself.
+
+    Args:
+        rates: What is allowed.
+        refusals: Where refusals are counted and told.
+        clock: Seconds, never going back.
+    """
+
+    def __init__(self, rates: Rates, refusals: Refusals, clock: Callable[[], float]) -> None:
+        self.rates = rates
+        self.refusals = refusals
+        self._clock = clock
+        self._connects = Buckets(rates.connects_per_minute / 60, rates.connects_burst, clock)
+        self._failed_logins = Buckets(rates.failed_logins_per_minute / 60, rates.failed_logins_per_minute, clock)
+        self._events = Buckets(rates.events_per_second, rates.events_per_second * EVENTS_BURST_SECONDS, clock)
+        self._org_events = Buckets(rates.org_events_per_second, rates.org_events_per_second * EVENTS_BURST_SECONDS, clock)
+        self._agents = Buckets(rates.agent_subscriptions_per_minute / 60, rates.agent_subscriptions_per_minute, clock)
+        self._messages = Allowance(rates.messages_per_second, rates.messages_per_second * MESSAGES_BURST_SECONDS)
+
+    def connect(self, address: str, **fields: Any) -> None:
+        """Let an address open one connection.
+
+        Raises:
+            TooMany: If it has opened too many lately.
+        """
+        wait = self._connects.take(counted_as(address))
+        if wait:
+            self.refusals.count(CONNECTS, address, **fields)
+            raise _too_many("this address connects too often", wait)
+
+    async def login(self, address: str, authenticate: Callable[[], Awaitable[Principal]], **fields: Any) -> Principal:
+        """Let an address show a credential, and return whom that speaks for.
+
+        One that does not hold counts, one whose time is over does not: it did hold. What is shown at the same moment is looked at before
+        any of it counts, so somewhat more than the limit may be. When this is cancelled, nothing has counted.
+
+        Args:
+            address: Whose.
+            authenticate: Looks at the credential; only called if the address may show one.
+
+        Raises:
+            TooMany: If too many from this address did not hold lately; this one was not looked at, however good it is.
+            Unauthenticated: If it does not hold.
+        """
+        name = counted_as(address)
+        wait = self._failed_logins.wait(name)
+        if wait:
+            self.refusals.count(FAILED_LOGINS, address, **fields)
+            raise _too_many("too many credentials from this address did not hold", wait)
+        try:
+            return await authenticate()
+        except TokenExpired:
+            raise
+        except Unauthenticated:
+            self._failed_logins.take(name)
+            raise
+
+    def publish(self, publisher: Principal, events: int, **fields: Any) -> None:
+        """Let a publisher publish so many events, or none of them.
+
+        Raises:
+            TooMany: If it, or its organisation, has published too many lately.
+        """
+        user, org = f"{publisher.org or ''}\n{publisher.user}", publisher.org
+        wait = self._events.wait(user, events)
+        if wait:
+            self.refusals.count(EVENTS, publisher.user, org=org, **fields)
+            raise _too_many("you publish too many events", wait)
+        wait = self._org_events.take(org, events) if org is not None else 0.0
+        if wait:
+            self.refusals.count(ORG_EVENTS, str(org), user=publisher.user, **fields)
+            raise _too_many("your organisation publishes too many events", wait)
+        self._events.take(user, events)
+
+    def message(self, full_at: float) -> tuple[float, float]:
+        """Let a WebSocket send one message; its state is its own, see `Allowance.spend`."""
+        return self._messages.spend(full_at, self._clock())
+
+    def too_many_messages(self, wait: float, who: str, **fields: Any) -> TooMany:
+        """Count a message that was refused, and return what is said of it."""
+        self.refusals.count(MESSAGES, who, **fields)
+        return _too_many(f"at most {self.rates.messages_per_second:g} messages a second", wait)
+
+    def subscribed(self, principal: Principal, **fields: Any) -> None:
+        """Note that somebody subscribed: an agent that does so too often is reported."""
+        if principal.has_role(AGENT) and self._agents.take(f"{principal.org or ''}\n{principal.user}"):
+            self.refusals.count(AGENT_SUBSCRIPTIONS, principal.user, org=principal.org, **fields)
+
+
+def _too_many(message: str, wait: float) -> TooMany:
+    return TooMany(message, retry_after=math.ceil(wait))
