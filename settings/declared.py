@@ -17,6 +17,22 @@ _DAY = 86_400
 _DATA_DIR = Path("data")
 # RFC 7518 3.2: a key for HS256 is at least as long as its hash.
 _SHORTEST_SECRET_BYTES = 32
+# Not `token`, which is a currency to those who send payments.
+_SECRETS = (
+    "password",
+    "passwd",
+    "pwd",
+    "secret",
+    "apikey",
+    "accesstoken",
+    "refreshtoken",
+    "privatekey",
+    "clientsecret",
+    "cvv",
+    "cvc",
+    "cardnumber",
+    "ssn",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +94,7 @@ class Settings:
         "Listening",
         (),
         kinds.several(kinds.network(), "addresses and networks (CIDR), with commas between them"),
-        "Proxies whose word on the client's address is taken; not used yet.",
+        "Proxies whose word on the client's address is taken (X-Forwarded-For, or Forwarded).",
     )
     allowed_origins: tuple[str, ...] = _setting(
         "Listening",
@@ -240,10 +256,46 @@ class Settings:
         "Limits",
         5,
         kinds.limit(kinds.whole(1, 1_000_000)),
-        "Connection attempts of one address, sustained, with a burst for ten tabs. Not enforced yet.",
+        "Streams and WebSockets that one address may open, in the long run; IPv6 counts by /64.",
+    )
+    connects_burst: int = _setting(
+        "Limits",
+        20,
+        kinds.limit(kinds.whole(1, 1_000_000)),
+        "How many of them it may open at once: ten tabs, and again after a restart.",
+    )
+    failed_logins_per_minute: int = _setting(
+        "Limits",
+        60,
+        kinds.limit(kinds.whole(1, 1_000_000)),
+        "Credentials of one address that do not hold, before none is looked at any more.",
     )
     subscriptions_per_connection: int = _setting(
         "Limits", 100, kinds.limit(kinds.whole(1, 100_000)), "Subscriptions that one WebSocket may hold."
+    )
+    messages_per_second: int = _setting(
+        "Limits",
+        50,
+        kinds.limit(kinds.whole(1, 1_000_000)),
+        "Messages that one WebSocket may send; four seconds' worth at once.",
+    )
+    events_per_second: int = _setting(
+        "Limits",
+        50_000,
+        kinds.limit(kinds.whole(1, 100_000_000)),
+        "Events that one publisher may publish; two seconds' worth at once.",
+    )
+    org_events_per_second: int = _setting(
+        "Limits",
+        50_000,
+        kinds.limit(kinds.whole(1, 100_000_000)),
+        "Events that all publishers of one organisation together may publish; two seconds' worth at once.",
+    )
+    agent_subscriptions_per_minute: int = _setting(
+        "Limits",
+        60,
+        kinds.limit(kinds.whole(1, 1_000_000)),
+        "Subscriptions of one agent, beyond which it is reported in the log.",
     )
     max_frame_bytes: int = _setting(
         "Limits",
@@ -260,6 +312,14 @@ class Settings:
     )
     max_body_bytes: int = _setting("Limits", 8 * MIB, kinds.limit(kinds.size(1 * KIB, GIB)), "Size of the body of one HTTP request.")
     max_batch_events: int = _setting("Limits", 1000, kinds.limit(kinds.whole(1, 1_000_000)), "Events published in one request.")
+    refused_fields: tuple[str, ...] = _setting(
+        "Limits",
+        _SECRETS,
+        kinds.several(
+            kinds.text("a name", r"[A-Za-z0-9_-]*[A-Za-z0-9][A-Za-z0-9_-]*"), "names of letters, digits, _ and -, with commas between them"
+        ),
+        "Fields that no published payload may have at any depth; case, _ and - make no difference; empty: none.",
+    )
     chunk_bytes: int = _setting(
         "Delivery",
         64 * KIB,

@@ -76,3 +76,13 @@ def test_uri_without_password_is_shown_whole(uri: str) -> None:
     """A URI that holds no password has nothing to hide, whatever colons and at-signs it holds."""
     (declaration,) = [one for one in DECLARATIONS if one.name == "mongodb_uri"]
     assert declaration.shown(uri) == uri
+
+
+def test_names_of_secrets_are_letters_and_digits() -> None:
+    """A name of refused_fields may be written with `_` and `-`, must be more than those, and cannot be a pattern."""
+    (declaration,) = [one for one in DECLARATIONS if one.name == "refused_fields"]
+    assert declaration.kind.parse("api_key, PIN,x-1") == ("api_key", "PIN", "x-1")
+    assert declaration.kind.parse("") == ()
+    for bad in ("_", "a b", "é", "a.*"):
+        with pytest.raises(ValueError):  # noqa: PT011  # the kind's `expected` is the message
+            declaration.kind.parse(bad)
