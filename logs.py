@@ -27,7 +27,7 @@ _SECRET_NAME = (
     r"(?:token|ticket|resume|password|passwd|pwd|secret|credential|session|authorization|cookie|jwt"
     r"|(?:api|access|private|secret|signing)[_-]?key|(?<![a-z0-9])key)"
 )
-_VALUE = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s&;,"'()\[\]{}<>]+)"""
+_VALUE = r"""(?:\\{1,4}"[^"\\]*\\{1,4}"|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s&;,"'()\[\]{}<>]+)"""
 
 
 def _masked_phone(match: re.Match[str]) -> str:
@@ -49,13 +49,16 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
     (re.compile(r"(?<![\w-])(?>[\w-]*?eyJ)[\w-]*+(?:\.[\w-]*){1,4}"), REDACTED),
     # Headers that carry credentials, to the end of the line or of the quotation.
     (
-        re.compile(r"\b((?:proxy-)?authorization|(?:set-)?cookie)(['\"]?\s*:\s*['\"]?)[^'\"\r\n]+", re.I),
+        re.compile(r"\b((?:proxy-)?authorization|(?:set-)?cookie|sec-websocket-protocol)(['\"]?\s*:\s*['\"]?)[^'\"\r\n]+", re.I),
         rf"\1\2{REDACTED}",
     ),
     (re.compile(r"\b(Bearer) +(?!tokens?(?:\s|$))[^\s\"',;]+", re.I), rf"\1 {REDACTED}"),
-    # `name=value` in URLs, forms and prose; `"name": value` in JSON; and `password: value`.
-    (re.compile(rf"({_SECRET_NAME}[\"']?\s{{0,3}}=\s{{0,3}}){_VALUE}", re.I), rf"\1{REDACTED}"),
-    (re.compile(rf"({_SECRET_NAME}[\"']\s{{0,3}}:\s{{0,3}})(?![\"']\[){_VALUE}", re.I), rf'\1"{REDACTED}"'),
+    (re.compile(r"\b(bearer\.)[^\s\"',;]+", re.I), rf"\1{REDACTED}"),  # a WebSocket subprotocol
+    # The members of a private or symmetric key in JSON (RFC 7518 section 6); they are base64url and long, unlike other short names' values.
+    (re.compile(r"(\"(?:k|d|p|q|dp|dq|qi)\"\s{0,3}:\s{0,3})\"[\w-]{16,}+\""), rf'\1"{REDACTED}"'),
+    # `name=value` in URLs, forms and prose; `"name": value` in JSON, also within a string; and `password: value`.
+    (re.compile(rf"({_SECRET_NAME}[\"']?(?:\s{{0,3}}=\s{{0,3}}|%3D)){_VALUE}", re.I), rf"\1{REDACTED}"),
+    (re.compile(rf"({_SECRET_NAME}\\{{0,4}}[\"']\s{{0,3}}:\s{{0,3}})(?![\"']\[){_VALUE}", re.I), rf'\1"{REDACTED}"'),
     (re.compile(rf"((?:password|passwd|secret)\s{{0,3}}:\s{{1,3}}){_VALUE}", re.I), rf"\1{REDACTED}"),
     # E-mail addresses (RFC 5321 4.5.3.1: up to 64 characters before the @), also as they stand in a URL.
     (re.compile(r"([\w.+'-])[\w.%+'-]{0,63}(@|%40)(\w)[\w-]{0,62}(?:\.[\w-]{1,63}){1,8}"), r"\1***\2\3***"),

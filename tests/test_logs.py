@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from jwt.algorithms import OKPAlgorithm
 
 from logs import configure, redact, rfc3339
 
@@ -76,6 +81,13 @@ def logged(stream: io.StringIO) -> dict[str, Any]:
         ("password: hunter2", "password: [redacted]"),
         ('{"token": "a\\"b", "n": 1}', '{"token": "[redacted]", "n": 1}'),
         ("{'password': 'a'}", "{'password': \"[redacted]\"}"),
+        ('{"body": "{\\"token\\": \\"a\\", \\"n\\": 1}"}', '{"body": "{\\"token\\": "[redacted]", \\"n\\": 1}"}'),
+        ("next=/v1/stream%3Ftoken%3Dabc&n=1", "next=/v1/stream%3Ftoken%3D[redacted]&n=1"),
+        ("Sec-WebSocket-Protocol: bearer, abc", "Sec-WebSocket-Protocol: [redacted]"),
+        ("offered bearer.abc, tailcast", "offered bearer.[redacted], tailcast"),
+        ("It is a bearer. Next", "It is a bearer. Next"),
+        ('{"kty":"oct","k":"c2VjcmV0c2VjcmV0c2VjcmV0"}', '{"kty":"oct","k":"[redacted]"}'),
+        ('{"k": "short", "d": 5}', '{"k": "short", "d": 5}'),
         ("resumed=3 tokens=5 unknown ticket: refused", "resumed=3 tokens=5 unknown ticket: refused"),
         ("mongodb://me:p@ss:w@db.example:1/x", "mongodb://me:[redacted]@db.example:1/x"),
         ("redis://:pw@h", "redis://:[redacted]@h"),
@@ -111,6 +123,10 @@ def test_secret_and_personal_text_is_taken_out(text: str, expected: str) -> None
         "token" + " ",
         "+1 22 ",
         '"token": "\\',
+        "token\\",
+        'token\\":\\"',
+        "bearer.",
+        '"k":"aaaaaaaaaaaaaaaa',
         "-----BEGIN PRIVATE KEY-----",
     ],
 )
@@ -259,3 +275,67 @@ def test_a_reader_who_left_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("sys.__stderr__", BrokenStream())
     configure(stream=BrokenStream())
     logger.info("nobody reads this")
+
+
+CODE = "q7Zk-0a_Xv93LmNbYt5Rw2"  # as tickets, sessions and resume tokens are: letters and digits that follow no pattern
+KEY = ed25519.Ed25519PrivateKey.generate()
+KEY_PEM = KEY.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
+KEY_JWK = json.loads(OKPAlgorithm.to_jwk(KEY))
+SIGNED = jwt.encode({"sub": "u1"}, KEY, algorithm="EdDSA")
+
+# Every kind of secret that this server ever sees: the part that must not be read, and what may be logged around it.
+SECRETS = {
+    "bearer token": (SIGNED, "Authorization: Bearer {}", "Bearer {}", "{}"),
+    "bearer code": (CODE, "Authorization: Bearer {}", "sent Bearer {}, refused"),
+    "query token": (SIGNED, "GET /v1/stream?topics=a&token={}&from=1 HTTP/1.1", "/v1/stream?token={}"),
+    "opaque query token": (CODE, "GET /v1/stream?token={} HTTP/1.1", "https://h/ws?a=1&access_token={}#x", "next=%2Fws%3Ftoken%3D{}"),
+    "ticket": (CODE, "GET /v1/stream?ticket={} HTTP/1.1", '{{"ticket":"{}","expiresAt":"x"}}', "ticket={}"),
+    "resume token": (CODE, "/ws?resume={}&x=1", '{{"type":"welcome","resumeToken":"{}"}}', "{{'resumeToken': '{}'}}"),
+    "session cookie": (CODE, "Cookie: theme=dark; session={}", "Set-Cookie: session={}; HttpOnly", "session={}", '{{"session": "{}"}}'),
+    "subprotocol token": (SIGNED, "Sec-WebSocket-Protocol: tailcast, {}", "Sec-WebSocket-Protocol: bearer.{}"),
+    "opaque subprotocol token": (CODE, "Sec-WebSocket-Protocol: bearer, {}", "Sec-WebSocket-Protocol: bearer.{}", "bearer.{}"),
+    "auth message": (CODE, '{{"type": "auth", "token": "{}"}}', 'b\'{{"type":"auth","token":"{}"}}\'', '{{\\"token\\":\\"{}\\"}}'),
+    "private key": (
+        KEY_PEM.splitlines()[1],
+        "cannot read -----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----",
+        "-----BEGIN PRIVATE KEY-----\\n{}",
+    ),
+    "private key in a JWKS": (KEY_JWK["d"], '{{"keys":[{{"kty":"OKP","crv":"Ed25519","d":"{}","x":"abc"}}]}}'),
+    "password of MongoDB": (
+        "p@ss:w0rd" + CODE,
+        "mongodb://me:{}@db.example:27017/x",
+        "mongodb+srv://me:{}@db.example/?w=1",
+        "no server at mongodb://me:{}@h",
+    ),
+    "secret of the tokens": (CODE, "TAILCAST_JWT_SECRET={}", "--jwt_secret={}", "jwt_secret: {}", "Settings(jwt_secret='{}')"),
+    "e-mail address": ("alice.liddell@dept.example.com", "{} wrote", "user={}", '"sub":"{}"'),
+    "phone number": ("+491701234567", "call {}", "phone={}", '"phone":"{}"'),
+}
+CASES = [(kind, secret, around) for kind, (secret, *texts) in SECRETS.items() for around in texts]
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize(("kind", "secret", "around"), CASES, ids=[f"{kind}: {around[:40]}" for kind, _, around in CASES])
+def test_no_kind_of_secret_gets_into_the_log(kind: str, secret: str, around: str, form: str) -> None:
+    """Wherever in a record it stands, and whatever stands around it, no secret that the server knows is written (S7)."""
+    stream = io.StringIO()
+    configure(format=form, level="DEBUG", stream=stream)
+    text = around.format(secret)
+    fields = {"url": text, "nested": {"list": [text]}, "error": ValueError(text), "raw": text.encode()}
+    try:
+        raise RuntimeError(text)
+    except RuntimeError:
+        logger.debug(text, extra={"fields": fields}, exc_info=True)
+        logger.debug("got %s and %r", text, text)
+    assert "url" in stream.getvalue()
+    assert secret not in stream.getvalue(), kind
+    assert all(part not in stream.getvalue() for part in re.split(r"[@.]", secret) if len(part) > 12)
+
+
+@pytest.mark.parametrize("name", ["token", "resumeToken", "ticket", "session", "Authorization", "cookie", "jwt_secret", "password"])
+def test_a_field_with_the_name_of_a_secret_shows_nothing(name: str) -> None:
+    """Passed as a field of its own, a secret needs nothing around it to be known."""
+    stream = io.StringIO()
+    configure(stream=stream)
+    logger.info("here", extra={"fields": {name: CODE, "headers": {name: [CODE]}}})
+    assert CODE not in stream.getvalue()
