@@ -34,6 +34,9 @@ SETTINGS = (
     "--connections_per_user=0",
     "--connects_per_minute=0",
     "--max_connections=0",
+    "--messages_per_second=0",
+    "--events_per_second=0",
+    "--org_events_per_second=0",
     "--drain_seconds=1",
 )
 
