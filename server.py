@@ -29,6 +29,9 @@ from handlers.certificates import CertificateError, make_context
 from handlers.credentials import TokenVerifier
 from handlers.jwks import PublishedKeys
 from handlers.keys import KeyRing, own_key
+from handlers.rates import RateLimits, Rates
+from handlers.refusals import Refusals
+from handlers.refused_fields import RefusedFields
 from handlers.resumption import Sealer
 from handlers.revision import Revision
 from handlers.services import Limits, Services
@@ -235,6 +238,7 @@ class Server:
             await self._within(lambda: not len(services.poller))
             await http.close_all_connections()
             services.poller.close()
+            services.rates.refusals.close()
             await services.hub.catch_up.pages.close()
         # The parts end, each awaited; then MongoDB, which they used.
         for task in self._tasks:
@@ -340,8 +344,11 @@ def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Cloc
         state=state,
         poller=Poller(asyncio.get_running_loop()),
         limits=make_limits(settings),
+        rates=RateLimits(make_rates(settings), Refusals(asyncio.get_running_loop().call_later), clock.monotonic),
+        refused_fields=RefusedFields(settings.refused_fields),
         ready=log.barrier,
         allowed_origins=frozenset(settings.allowed_origins),
+        trusted_proxies=settings.trusted_proxies,
     )
     return Parts(services, Follower(log, hub), Revision(hub, state, belonging))
 
@@ -392,6 +399,19 @@ def make_limits(settings: Settings) -> Limits:
         ticket_seconds=settings.ticket_seconds,
         session_seconds=settings.session_seconds,
         revocation_seconds=settings.revocation_seconds,
+    )
+
+
+def make_rates(settings: Settings) -> Rates:
+    """Return how often clients may do what."""
+    return Rates(
+        connects_per_minute=settings.connects_per_minute,
+        connects_burst=settings.connects_burst,
+        failed_logins_per_minute=settings.failed_logins_per_minute,
+        messages_per_second=settings.messages_per_second,
+        events_per_second=settings.events_per_second,
+        org_events_per_second=settings.org_events_per_second,
+        agent_subscriptions_per_minute=settings.agent_subscriptions_per_minute,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
@@ -44,7 +45,7 @@ def client_address(peer: str | None, forwarded_for: Sequence[str], forwarded: Se
     hop = _address_of(peer or "")
     if hop is None or peer == _UNIX:
         return LOCAL
-    if not _is_one_of(hop, trusted):
+    if not trusted or not _is_one_of(hop, trusted):
         return str(hop)
     for earlier in _chain(forwarded_for, forwarded):
         if earlier is None:
@@ -124,6 +125,7 @@ def _address_in(node: str) -> Address | None:
     return None if "%" in text else _address_of(text)  # a zone means something on the machine that wrote it only
 
 
+@lru_cache(maxsize=1024)
 def _address_of(text: str) -> Address | None:
     try:
         address = ip_address(text)

@@ -11,7 +11,9 @@ import msgspec
 from tornado.httputil import HTTPServerRequest
 from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
+from handlers.addresses import client_address
 from handlers.authentication import RESUME, SESSION, TICKET, TOKEN, Credential
+from handlers.rates import AGENT
 from handlers.services import Services
 from handlers.validation import described
 from hub.errors import (
@@ -37,7 +39,6 @@ MAX_HEADERS_BYTES = 16 << 10
 DISCARDED_BYTES = 32 << 20  # of a body over its limit, before the connection is closed in the middle of it
 RETRY_AFTER_SECONDS = 2  # what is said when MongoDB is away; it is back in seconds, or somebody is called
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
-AGENT = "agent"
 Shape = TypeVar("Shape")
 _json = msgspec.json.Encoder()
 
@@ -152,6 +153,13 @@ class Handler(RequestHandler):
 
     # Who is asking
 
+    @property
+    def address(self) -> str:
+        """The client's address, as far as it can be known."""
+        request = self.request
+        forwarded_for, forwarded = request.headers.get_list("X-Forwarded-For"), request.headers.get_list("Forwarded")
+        return client_address(request.remote_ip, forwarded_for, forwarded, self.services.trusted_proxies)
+
     def credential(self) -> Credential | None:
         """Return the credential of the request; None if there is none.
 
@@ -204,12 +212,14 @@ class Handler(RequestHandler):
 
         Raises:
             Unauthenticated: If there is no credential that holds.
+            TooMany: If too many from this address did not hold lately.
             Forbidden: If none of the roles is there.
         """
         credential = self.credential()
         if credential is None:
             raise Unauthenticated("a credential is needed, like Authorization: Bearer <token>")
-        principal = await self.services.authenticator.principal(credential)
+        with self.services.rates.login(self.address, correlationId=self.correlation_id):
+            principal = await self.services.authenticator.principal(credential)
         if roles and (principal.has_role(AGENT) or not principal.has_role(*roles)):
             raise Forbidden(f"this needs one of the roles {', '.join(roles)}" + (", and no agent" if principal.has_role(AGENT) else ""))
         return principal

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from handlers.authentication import TOKEN, Credential
 from handlers.base import translate
 from handlers.belongings import NOTHING, Belongings
+from handlers.buckets import FULL
 from handlers.credentials import KeyUnknown
 from handlers.messages import (
     Ack,
@@ -28,6 +29,7 @@ from handlers.messages import (
     ref_of,
     subscription_of,
 )
+from handlers.refusals import SUBSCRIPTIONS
 from handlers.services import Services
 from handlers.sockets import SocketSink
 from hub.connection import Connection, Coverage, Start
@@ -39,7 +41,6 @@ from hub.errors import (
     UNAUTHENTICATED,
     BadRequest,
     InvalidMessage,
-    NotReady,
     TailcastError,
     TooMany,
     Unauthenticated,
@@ -87,15 +88,18 @@ class Conversation:
     Args:
         services: The server's parts.
         sink: Where bytes go.
+        address: Where the client is.
         correlation_id: Of the handshake.
     """
 
     __slots__ = (
+        "_address",
         "_backlog",
         "_backlog_bytes",
         "_correlation_id",
         "_deadline",
         "_faults",
+        "_full_at",
         "_over",
         "_reader",
         "_services",
@@ -104,12 +108,14 @@ class Conversation:
         "connection",
     )
 
-    def __init__(self, services: Services, sink: SocketSink, correlation_id: str) -> None:
+    def __init__(self, services: Services, sink: SocketSink, address: str, correlation_id: str) -> None:
         self._services = services
         self._sink = sink
+        self._address = address
         self._correlation_id = correlation_id
         self._reader = FrameReader(services.limits.max_frame_bytes)
         self._faults = 0
+        self._full_at = FULL  # the state of its bucket of messages
         self._backlog: deque[Message] | None = None  # None unless messages wait for `_task`
         self._backlog_bytes = 0  # about what those take
         self._task: asyncio.Task[None] | None = None  # looks something up for the message that is being answered
@@ -142,6 +148,8 @@ class Conversation:
         self._sink.owner = connection
         hub.heard(connection)
         hub.open(connection, entry.subscriptions, entry.start, preamble)
+        if entry.subscriptions:
+            self._services.rates.subscribed(entry.principal, correlationId=self._correlation_id)
 
     def _refuse_silence(self) -> None:
         self._deadline = None
@@ -172,9 +180,20 @@ class Conversation:
         except FrameError as error:
             messages, failure = error.messages, error
         for message in messages:
-            self._take(message)
+            if not self._over and self._may_come(message):
+                self._take(message)
         if failure is not None and not self._over:
             self._close(failure.code, failure.reason)
+
+    def _may_come(self, message: Message) -> bool:
+        """Hold the client to its rate, whatever it sends; that it goes is always heard."""
+        wait, self._full_at = self._services.rates.message(self._full_at)
+        if not wait or message.opcode == CLOSE:
+            return True
+        who = self.connection.principal.user if self.connection else self._address
+        error = self._services.rates.too_many_messages(wait, who, correlationId=self._correlation_id)
+        self._complain(error, ref_of(message.payload) if message.opcode == TEXT else None)
+        return False
 
     def _take(self, message: Message) -> None:
         if self._over:
@@ -239,22 +258,29 @@ class Conversation:
 
     def _authenticate(self, message: Auth) -> None:
         """Take a token at once if its key is here, as it nearly always is."""
+        rates = self._services.rates
+        rates.require_login(self._address, correlationId=self._correlation_id)
         try:
-            self._admit(self._services.authenticator.of_token(message.token), message)
+            principal = self._services.authenticator.of_token(message.token)
         except KeyUnknown:
             self._later(partial(self._fetch_key_and_authenticate, message), message.ref)
+        except Unauthenticated as error:
+            rates.failed_login(self._address, error)
+            raise
+        else:
+            self._admit(principal, message)
 
     async def _fetch_key_and_authenticate(self, message: Auth) -> None:
-        self._admit(await self._services.authenticator.principal(Credential(TOKEN, message.token)), message)
+        with self._services.rates.login(self._address, correlationId=self._correlation_id):
+            principal = await self._services.authenticator.principal(Credential(TOKEN, message.token))
+        self._admit(principal, message)
 
     def _admit(self, principal: Principal, message: Auth) -> None:
         if self.connection is not None:
             self._services.hub.renew(self.connection, principal, message.ref)
             return
         self._stop_waiting()
-        self._services.hub.rights.check(principal)
-        if not self._services.has_room():
-            raise NotReady("the server takes no more connections")
+        self._services.require_room(principal, self._address, self._correlation_id)
         self._open(Entry(principal))
 
     def _subscribe(self, connection: Connection, message: Subscribe) -> None:
@@ -262,7 +288,9 @@ class Conversation:
         limit = self._services.limits.subscriptions_per_connection
         held = connection.coverage or {}
         if len(held) >= limit and message.topic not in held:
+            self._services.rates.refusals.count(SUBSCRIPTIONS, connection.principal.user, correlationId=self._correlation_id)
             raise TooMany(f"at most {limit} subscriptions a connection", field="topic")
+        self._services.rates.subscribed(connection.principal, correlationId=self._correlation_id)
         if message.position or message.from_ or subscription.audiences or not connection.owns_all:
             self._later(partial(self._look_up_and_subscribe, connection, message, subscription), message.ref)
             return
@@ -329,13 +357,15 @@ class Conversation:
         fields: dict[str, Any] = {"code": code, "message": str(error)}
         if error.field is not None:
             fields["field"] = error.field
+        if error.retry_after is not None:
+            fields["retryMs"] = error.retry_after * 1000
         if self.connection is None:
             self._end_unauthenticated(error.close_code, str(error), fields if ref is None else {"ref": ref, **fields})
             return
         self._tell("error", ref, fields)
         self._faults += 2
         if self._faults > 2 * MAX_FAULTS:
-            self._close(POLICY, "too many invalid messages")
+            self._close(POLICY, "too many messages" if isinstance(error, TooMany) else "too many invalid messages")
 
     def _close(self, code: int, reason: str, farewell: bytes | None = None) -> None:
         if self.connection is not None:

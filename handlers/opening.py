@@ -9,7 +9,7 @@ from handlers.base import Handler
 from handlers.belongings import Belongings
 from handlers.resumption import Resumption
 from hub.connection import Start
-from hub.errors import BadRequest, Forbidden
+from hub.errors import BadRequest, Forbidden, NotReady, TooMany, Unauthenticated
 from hub.principal import Principal
 from hub.subscriptions import Subscription
 
@@ -19,6 +19,24 @@ class Opening(Handler):
 
     OPENS_STREAM = True
 
+    def prepare(self) -> None:
+        """Count who comes, before anything else is looked at."""
+        super().prepare()
+        if self.request.method == "GET":
+            try:
+                self.services.rates.connect(self.address, correlationId=self.correlation_id)
+            except TooMany as error:
+                self.turn_away(error)
+
+    def turn_away(self, error: TooMany | NotReady) -> None:
+        """Refuse who may come back later, in a way that lets it.
+
+        Raises:
+            TooMany: Or
+            NotReady: as it was given, unless the client was answered.
+        """
+        raise error
+
     def resumption(self) -> Resumption | None:
         """Return what `?resume=` reopens; None if it is not given.
 
@@ -27,7 +45,11 @@ class Opening(Handler):
             Unauthenticated: If it does not hold.
         """
         token = self.get_query_argument(RESUME, None)
-        return self.services.authenticator.resumption(token) if token else None
+        try:
+            return self.services.authenticator.resumption(token) if token else None
+        except Unauthenticated as error:
+            self.services.rates.failed_login(self.address, error)
+            raise
 
     async def start(self, *fallbacks: tuple[str | None, str]) -> Start | None:
         """Return where to begin; None: at the head.

@@ -6,7 +6,9 @@ import logging
 
 from handlers import cloudevents, events
 from handlers.base import Handler
+from handlers.refusals import REFUSED_FIELD
 from hub.errors import BadRequest, InvalidEvent, TooLarge, UnsupportedMedia
+from storage.entries import NewEvent
 
 logger = logging.getLogger("tailcast.handlers")
 
@@ -30,13 +32,29 @@ class Publish(Handler):
         limits = self.services.limits
         if len(given) > limits.max_batch_events:
             raise TooLarge(f"at most {limits.max_batch_events} events a request, not {len(given)}")
-        accepted = events.accept(given, self.publisher, max_event_bytes=limits.max_event_bytes, correlation_id=self.correlation_id)
+        self.services.rates.publish(self.publisher, len(given), correlationId=self.correlation_id)
+        accepted = self._accepted(given)
         receipts = await self.services.appender.append(accepted)
         if logger.isEnabledFor(logging.DEBUG):
             for one in receipts:
                 fields = {"correlationId": self.correlation_id, "id": one.id, "duplicate": one.duplicate}
                 logger.debug("published", extra={"fields": fields})
         self.answer({"events": [{"id": one.id, "duplicate": one.duplicate} for one in receipts]}, status=202)
+
+    def _accepted(self, given: list[events.EventIn | InvalidEvent]) -> list[NewEvent]:
+        services = self.services
+        try:
+            return events.accept(
+                given,
+                self.publisher,
+                max_event_bytes=services.limits.max_event_bytes,
+                correlation_id=self.correlation_id,
+                refused_fields=services.refused_fields,
+            )
+        except events.RefusedField as error:
+            fields = {"field": error.field, "correlationId": self.correlation_id}
+            services.rates.refusals.count(REFUSED_FIELD, self.publisher.user, **fields)
+            raise
 
 
 def parse(body: bytes, content_type: str) -> list[events.EventIn | InvalidEvent]:

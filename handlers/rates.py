@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -62,32 +63,34 @@ class RateLimits:
             self.refusals.count(CONNECTS, address, **fields)
             raise _too_many("this address connects too often", wait)
 
-    async def login(self, address: str, authenticate: Callable[[], Awaitable[Principal]], **fields: Any) -> Principal:
-        """Let an address show a credential, and return whom that speaks for.
+    @contextmanager
+    def login(self, address: str, **fields: Any) -> Iterator[None]:
+        """Let an address show a credential, which is looked at in the context.
 
         One that does not hold counts, one whose time is over does not: it did hold. What is shown at the same moment is looked at before
-        any of it counts, so somewhat more than the limit may be. When this is cancelled, nothing has counted.
-
-        Args:
-            address: Whose.
-            authenticate: Looks at the credential; only called if the address may show one.
+        any of it counts, so somewhat more than the limit may be.
 
         Raises:
-            TooMany: If too many from this address did not hold lately; this one was not looked at, however good it is.
-            Unauthenticated: If it does not hold.
+            TooMany: If too many from this address did not hold lately; this one must not be looked at, however good it is.
         """
-        name = counted_as(address)
-        wait = self._failed_logins.wait(name)
+        self.require_login(address, **fields)
+        try:
+            yield
+        except Unauthenticated as error:
+            self.failed_login(address, error)
+            raise
+
+    def require_login(self, address: str, **fields: Any) -> None:
+        """Make sure that an address may show a credential; see `login`."""
+        wait = self._failed_logins.wait(counted_as(address))
         if wait:
             self.refusals.count(FAILED_LOGINS, address, **fields)
             raise _too_many("too many credentials from this address did not hold", wait)
-        try:
-            return await authenticate()
-        except TokenExpired:
-            raise
-        except Unauthenticated:
-            self._failed_logins.take(name)
-            raise
+
+    def failed_login(self, address: str, error: Unauthenticated) -> None:
+        """Count a credential that did not hold; see `login`."""
+        if not isinstance(error, TokenExpired):
+            self._failed_logins.take(counted_as(address))
 
     def publish(self, publisher: Principal, events: int, **fields: Any) -> None:
         """Let a publisher publish so many events, or none of them.

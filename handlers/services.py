@@ -10,12 +10,20 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
+from handlers.addresses import Network
 from handlers.authentication import Authenticator
 from handlers.belongings import Belonging
+from handlers.rates import RateLimits
+from handlers.refusals import CONNECTIONS, ORG_CONNECTIONS
+from handlers.refused_fields import RefusedFields
 from handlers.sockets import Poller
+from hub.errors import NotReady, TooMany
 from hub.hub import Hub
+from hub.principal import Principal
 from storage.appender import Appender
 from storage.state import State
+
+FULL_SECONDS = 5  # said to whom a server that is full or stopping refuses
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,17 +62,42 @@ class Services:
     state: State
     poller: Poller
     limits: Limits
+    rates: RateLimits
+    refused_fields: RefusedFields
     ready: Callable[[], Awaitable[None]]
     allowed_origins: frozenset[str] = frozenset()
+    trusted_proxies: tuple[Network, ...] = ()
     stopping: bool = False
     waiting: set[Waiting] = field(default_factory=set)  # WebSockets that have not sent their credential yet
     time: Callable[[], float] = time.time
     make_id: Callable[[], str] = field(default_factory=lambda: _ids())
     jitter_ms: Callable[[], int] = field(default=lambda: 1000 + random.randrange(4000))
 
-    def has_room(self) -> bool:
-        """Tell whether one more client may connect."""
-        return not self.stopping and self.hub.has_room(len(self.waiting))
+    def require_room(self, principal: Principal | None, address: str, correlation_id: str) -> None:
+        """Make sure that one more client may connect now; the caller lets it, without an `await` in between.
+
+        Args:
+            principal: Who it is; None: that is not known yet.
+            address: Where it comes from, and
+            correlation_id: of which request, for the log.
+
+        Raises:
+            Unauthenticated: If its credential is revoked.
+            TooMany: If its organisation has as many connections as it may have.
+            NotReady: If the server has, or is stopping.
+        """
+        try:
+            if principal is not None:
+                self.hub.rights.check(principal)
+        except TooMany:
+            assert principal is not None
+            self.rates.refusals.count(ORG_CONNECTIONS, str(principal.org), user=principal.user, correlationId=correlation_id)
+            raise
+        if self.stopping:
+            raise NotReady("the server takes no more connections", retry_after=FULL_SECONDS)
+        if not self.hub.has_room(len(self.waiting)):
+            self.rates.refusals.count(CONNECTIONS, address, correlationId=correlation_id)
+            raise NotReady("the server takes no more connections", retry_after=FULL_SECONDS)
 
 
 def _ids() -> Callable[[], str]:

@@ -15,7 +15,7 @@ from handlers.opening import Opening
 from handlers.resumption import Resumption
 from handlers.sockets import SocketSink
 from hub.connection import Connection
-from hub.errors import TRY_LATER, BadRequest, NotReady
+from hub.errors import TRY_LATER, BadRequest, NotReady, TooMany
 from hub.formats import SSE, SSE_UNCHUNKED, SseFormat
 from hub.subscriptions import EVERYTHING, Subscription, is_bound, make_subscription
 
@@ -47,10 +47,12 @@ class Stream(Opening):
         start = await self.start((resumption.position, RESUME) if resumption else (None, RESUME))
         belongings = await self.belongings(principal, subscriptions)
         # Nothing is awaited from here on: who may connect now, does.
-        hub.rights.check(principal)
-        if not self.services.has_room():
-            self._come_back_later()
+        try:
+            self.services.require_room(principal, self.address, self.correlation_id)
+        except (TooMany, NotReady) as error:
+            self.turn_away(error)
             return
+        self.services.rates.subscribed(principal, correlationId=self.correlation_id)
         format = SSE if self.request.version == "HTTP/1.1" else SSE_UNCHUNKED
         taken = take_socket(self)
         if taken is None:
@@ -95,13 +97,17 @@ class Stream(Opening):
             headers["Transfer-Encoding"] = "chunked"
         return response_head(200, headers)
 
-    def _come_back_later(self) -> None:
+    def turn_away(self, error: TooMany | NotReady) -> None:
         """Shed load with an answer that EventSource survives: at any status but 200 it gives up for good."""
         if "text/event-stream" not in self.request.headers.get("Accept", ""):
-            raise NotReady("the server takes no more connections", retry_after=5)
+            raise error
+        seconds = error.retry_after or 0
+        # There may be room at any moment, but what comes too often has to wait.
+        wait_ms = seconds * 1000 if isinstance(error, TooMany) else 0
         self.set_header("Content-Type", "text/event-stream")
         self.set_header("Cache-Control", "no-cache")
-        self.finish(SSE_UNCHUNKED.closing(TRY_LATER, "the server takes no more connections", self.services.jitter_ms()))
+        self.set_header("Retry-After", str(seconds))
+        self.finish(SSE_UNCHUNKED.closing(TRY_LATER, str(error), wait_ms + self.services.jitter_ms()))
 
 
 def _listed(text: str | None) -> list[str]:

@@ -13,7 +13,7 @@ from handlers.conversation import Conversation, Entry
 from handlers.opening import Opening
 from handlers.sockets import SocketSink
 from handlers.stream import response_head, take_socket
-from hub.errors import BadRequest, Forbidden, NotReady, TailcastError
+from hub.errors import BadRequest, Forbidden, TailcastError
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 VERSION = "13"
@@ -45,15 +45,12 @@ class WebSocket(Opening):
         key = self._key()
         entry = await self._entry() if self.credential() is not None else None
         # Nothing is awaited from here on: who may connect now, does.
-        if entry is not None:
-            self.services.hub.rights.check(entry.principal)
-        if not self.services.has_room():
-            raise NotReady("the server takes no more connections", retry_after=5)
+        self.services.require_room(entry.principal if entry else None, self.address, self.correlation_id)
         taken = take_socket(self, want_data=True)
         if taken is None:
             return
         sink = SocketSink(self.services.poller, taken[0], want_data=True)
-        Conversation(self.services, sink, self.correlation_id).begin(entry, self._head(key, self._offered()))
+        Conversation(self.services, sink, self.address, self.correlation_id).begin(entry, self._head(key, self._offered()))
         if taken[1]:
             sink.owner.on_data(taken[1])
 

@@ -12,7 +12,7 @@ from tornado.netutil import bind_sockets
 
 import server
 from handlers.application import http_server
-from settings import Settings
+from settings import UNLIMITED, Settings
 from storage.log import Log
 from storage.mongo import Database
 from storage.state import State
@@ -41,11 +41,12 @@ class Assembly:
     Args:
         uri: The MongoDB.
         database: A database of the test's own.
-        settings: Settings that are not as they would be by default.
+        settings: Settings that are not as they would be by default; how often an address connects is not limited unless they say so, since
+            all of a test's clients have one.
     """
 
     def __init__(self, uri: str, database: str, **settings: Any) -> None:
-        self.settings = Settings(jwt_secret=SECRET, jwt_algorithms=("HS256",), port=0, **settings)
+        self.settings = Settings(jwt_secret=SECRET, jwt_algorithms=("HS256",), port=0, **{"connects_per_minute": UNLIMITED, **settings})
         self.clock = Clock()
         self.database = Database(uri, database, answer_seconds=2.0)
         self.log = Log(self.database, clock=time.time, size_bytes=self.settings.log_bytes)
@@ -76,6 +77,7 @@ class Assembly:
         """End everything, in the order of server.py."""
         self.http.stop()
         self.services.poller.close()
+        self.services.rates.refusals.close()
         await self.http.close_all_connections()
         await self.hub.catch_up.pages.close()
         for task in self.tasks:

@@ -15,6 +15,7 @@ from handlers.conversation import ANSWERING, MAX_BACKLOG_BYTES, MAX_FAULTS
 from handlers.sockets import SocketSink
 from hub.frames import FrameReader
 from hub.keeper import MISSED_PONGS
+from settings import UNLIMITED
 from tests.handlers.assembly import USER, Assembly, token
 from tests.handlers.clients import (
     BINARY,
@@ -98,8 +99,9 @@ async def test_without_a_deadline_a_credential_may_come_whenever(assemble: Assem
         await opened.next("welcome")
 
 
-async def test_whoever_has_not_said_who_it_is_takes_a_place(assemble: Assemble) -> None:
+async def test_whoever_has_not_said_who_it_is_takes_a_place(assemble: Assemble, expected_logs: list[str]) -> None:
     """The limit of connections counts it, and it gets in with the place it has; gone, it leaves the place to others (S6)."""
+    expected_logs.append("refused: the server has as many connections")
     here = await assemble(max_connections=1)
     async with RawWebSocket(here.port) as first:
         for late in (None, USER):
@@ -315,8 +317,9 @@ async def test_good_messages_make_up_for_bad_ones(here: Assembly) -> None:
             assert [(await opened.next())["type"] for _ in range(3)] == ["error", "pong", "pong"]
 
 
-async def test_subscriptions_are_limited(assemble: Assemble) -> None:
+async def test_subscriptions_are_limited(assemble: Assemble, expected_logs: list[str]) -> None:
     """Beyond the limit `too_many_requests`; the same topic again replaces, and unsubscribing makes room (T4, S6)."""
+    expected_logs.append("refused: a connection has as many subscriptions")
     here = await assemble(subscriptions_per_connection=2)
     async with websocket(here.port, USER) as opened:
         for topic in ("a", "b", "a"):
@@ -389,7 +392,7 @@ async def test_too_many_messages_behind_a_replay_end_the_connection(
 ) -> None:
     """What waits is bounded, also while MongoDB hangs."""
     expected_logs.append("tail interrupted")
-    here = await assemble(stoppable_mongodb.uri)
+    here = await assemble(stoppable_mongodb.uri, messages_per_second=UNLIMITED)
     async with websocket(here.port, USER) as opened:
         await stoppable_mongodb.hang()
         opened.say({"type": "subscribe", "topic": "a", "from": "2026-01-31T12:00:00Z"}, *[{"type": "ping"}] * (MAX_BACKLOG_BYTES // 100))

@@ -86,19 +86,14 @@ def test_the_log_names_the_address_and_not_its_network(world: Make, caplog: pyte
     assert getattr(record, "fields", None) == {"limit": CONNECTS, "who": "2001:db8::1", "correlationId": "k1"}
 
 
-async def outcome(here: World, error: Exception | None) -> str:
+def outcome(here: World, error: Exception | None) -> str:
     """Show a credential that leads to this error, or holds; return what came of it."""
     looked = False
-
-    async def authenticate() -> Principal:
-        nonlocal looked
-        looked = True
-        if error is not None:
-            raise error
-        return PUBLISHER
-
     try:
-        await here.limits.login(ADDRESS, authenticate)
+        with here.limits.login(ADDRESS):
+            looked = True
+            if error is not None:
+                raise error
     except TooMany as refused:
         assert not looked
         return f"after {refused.retry_after}"
@@ -107,24 +102,24 @@ async def outcome(here: World, error: Exception | None) -> str:
     return "held"
 
 
-async def test_credentials_that_do_not_hold_are_looked_at_so_often_only(world: Make) -> None:
+def test_credentials_that_do_not_hold_are_looked_at_so_often_only(world: Make) -> None:
     """After as many failures as there may be in a minute no credential is looked at, also no good one, until there may be one more."""
     here = world(failed_logins_per_minute=3)
-    assert [await outcome(here, Unauthenticated("no")) for _ in range(4)] == ["failed"] * 3 + ["after 20"]
-    assert await outcome(here, None) == "after 20"
+    assert [outcome(here, Unauthenticated("no")) for _ in range(4)] == ["failed"] * 3 + ["after 20"]
+    assert outcome(here, None) == "after 20"
     here.now += 20
-    assert [await outcome(here, None) for _ in range(10)] == ["held"] * 10
-    assert await outcome(here, Unauthenticated("no")) == "failed"
-    assert await outcome(here, None) == "after 20"
+    assert [outcome(here, None) for _ in range(10)] == ["held"] * 10
+    assert outcome(here, Unauthenticated("no")) == "failed"
+    assert outcome(here, None) == "after 20"
     assert here.counted() == {FAILED_LOGINS: 3}
 
 
-async def test_credentials_that_hold_or_did_once_never_count(world: Make) -> None:
+def test_credentials_that_hold_or_did_once_never_count(world: Make) -> None:
     """Neither a good credential nor one whose time is over is a failed login."""
     here = world(failed_logins_per_minute=1)
-    assert [await outcome(here, None) for _ in range(5)] == ["held"] * 5
-    assert [await outcome(here, TokenExpired("over")) for _ in range(5)] == ["failed"] * 5
-    assert await outcome(here, None) == "held"
+    assert [outcome(here, None) for _ in range(5)] == ["held"] * 5
+    assert [outcome(here, TokenExpired("over")) for _ in range(5)] == ["failed"] * 5
+    assert outcome(here, None) == "held"
 
 
 def test_a_publisher_publishes_so_many_events(world: Make) -> None:
@@ -202,13 +197,13 @@ def test_others_subscribe_as_often_as_they_like(world: Make) -> None:
 
 
 @pytest.mark.parametrize("off", [0, sys.maxsize])
-async def test_limits_that_are_switched_off_refuse_nothing(off: int, world: Make) -> None:
+def test_limits_that_are_switched_off_refuse_nothing(off: int, world: Make) -> None:
     """With 0, and with the number that stands for it, everything may be done at any rate."""
     here = world(**dict.fromkeys(Rates.__dataclass_fields__, off))
     agent = Principal("p1", org="o1", roles=frozenset({"agent"}))
     for _ in range(1000):
         here.limits.connect(ADDRESS)
-        assert await outcome(here, Unauthenticated("no")) == "failed"
+        assert outcome(here, Unauthenticated("no")) == "failed"
         here.limits.publish(PUBLISHER, 1_000_000)
         assert here.limits.message(FULL) == (0.0, FULL)
         here.limits.subscribed(agent)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
+from handlers.refusals import CONNECTIONS, ORG_CONNECTIONS, REASONS
 from handlers.services import Services
-from tests.handlers.assembly import USER, Assembly
+from hub.errors import TailcastError
+from hub.principal import Principal
+from tests.handlers.assembly import USER, Assembly, token
 from tests.handlers.clients import RawWebSocket, websocket
 from tests.handlers.conftest import Assemble
 from tests.waiting import wait_until
@@ -19,17 +22,45 @@ async def test_ids_are_unique_and_safe(here: Assembly, assemble: Assemble) -> No
     assert all(re.fullmatch(r"[A-Za-z0-9._-]{8,64}", one) for one in ids)
 
 
-async def test_there_is_room_for_as_many_as_are_connected_or_about_to_be(assemble: Assemble) -> None:
+def refusal(here: Assembly, principal: Principal | None = None) -> str | None:
+    """Return why one more client may not connect now; None: it may."""
+    try:
+        here.services.require_room(principal, "203.0.113.9", "k1")
+    except TailcastError as error:
+        return error.code
+    return None
+
+
+def counted(here: Assembly) -> dict[str, int]:
+    """Return the reasons for which somebody was refused, and how often."""
+    return {reason: count for reason, count in here.services.rates.refusals.counts.items() if count}
+
+
+async def test_there_is_room_for_as_many_as_are_connected_or_about_to_be(assemble: Assemble, expected_logs: list[str]) -> None:
     """Those without a credential yet count as well, and a stopping server has no room at all (S6, T10)."""
+    expected_logs.append(REASONS[CONNECTIONS])
     here = await assemble(max_connections=2)
     async with RawWebSocket(here.port):
-        assert here.services.has_room()
+        assert refusal(here) is None
         async with websocket(here.port, USER):
-            assert not here.services.has_room()
+            assert refusal(here) == "unavailable"
+            assert counted(here) == {CONNECTIONS: 1}
     await wait_until(lambda: not here.hub.connections and not here.services.waiting, "both are gone")
-    assert here.services.has_room()
+    assert refusal(here) is None
     here.services.stopping = True
-    assert not here.services.has_room()
+    assert refusal(here) == "unavailable"
+    assert counted(here) == {CONNECTIONS: 1}
+
+
+async def test_an_organisation_has_room_of_its_own(assemble: Assemble, expected_logs: list[str]) -> None:
+    """One that has as many connections as it may have is refused one more, which is counted; others are not (S6)."""
+    expected_logs.append(REASONS[ORG_CONNECTIONS])
+    here = await assemble(connections_per_org=1)
+    async with websocket(here.port, token("u1", org="o1")):
+        assert refusal(here, Principal("u2", org="o1")) == "too_many_requests"
+        assert refusal(here, Principal("u2", org="o2")) is None
+        assert refusal(here, Principal("u2")) is None
+    assert counted(here) == {ORG_CONNECTIONS: 1}
 
 
 async def test_clients_do_not_come_back_all_at_once(here: Assembly) -> None:
@@ -42,6 +73,8 @@ async def test_clients_do_not_come_back_all_at_once(here: Assembly) -> None:
         state=here.services.state,
         poller=here.services.poller,
         limits=here.services.limits,
+        rates=here.services.rates,
+        refused_fields=here.services.refused_fields,
         ready=here.services.ready,
     )
     waits = [services.jitter_ms() for _ in range(200)]

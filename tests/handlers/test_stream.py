@@ -410,8 +410,9 @@ async def test_a_slow_reader_loses_nothing(here: Assembly) -> None:
 # ---- when there is no room
 
 
-async def test_beyond_the_limit_a_browser_is_sent_away_in_its_own_language(assemble: Assemble) -> None:
+async def test_beyond_the_limit_a_browser_is_sent_away_in_its_own_language(assemble: Assemble, expected_logs: list[str]) -> None:
     """EventSource gives up for good at any status but 200: it gets `closing` with a time to come back, and the end (S6, T9)."""
+    expected_logs.append("refused: the server has as many connections")
     here = await assemble(max_connections=1)
     async with EventStream(here.port, token=USER) as stream:
         await stream.welcome()

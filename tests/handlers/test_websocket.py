@@ -13,6 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from handlers.websocket import GUID, choose_protocol, token_of
+from settings import UNLIMITED
 from tests.handlers.assembly import USER, Assembly, token
 from tests.handlers.clients import CLOSE, HANDSHAKE, KEY, RawWebSocket, frame, request, request_bytes, text, websocket
 from tests.handlers.conftest import Assemble
@@ -155,8 +156,9 @@ async def test_a_token_comes_in_the_header_or_the_query(here: Assembly) -> None:
 
 
 @pytest.mark.parametrize("handed", [True, False])
-async def test_frames_behind_the_handshake_are_read(here: Assembly, handed: bool) -> None:
+async def test_frames_behind_the_handshake_are_read(assemble: Assemble, handed: bool) -> None:
     """A client need not wait for the answer: what it sent with its request is answered in order, with a token or without one yet."""
+    here = await assemble(messages_per_second=UNLIMITED)
     first = [] if handed else [{"type": "auth", "token": USER}]
     behind = b"".join(map(text, [*first, *({"type": "ping", "ref": str(number)} for number in range(500))]))
     async with RawWebSocket(here.port, token=USER if handed else None, behind=behind) as opened:
@@ -205,8 +207,9 @@ async def test_its_log_lines_carry_the_correlation_id_of_the_handshake(
 # ---- when there is no room, or nobody any more
 
 
-async def test_beyond_the_limit_a_handshake_is_503(assemble: Assemble) -> None:
+async def test_beyond_the_limit_a_handshake_is_503(assemble: Assemble, expected_logs: list[str]) -> None:
     """With a time to come back; the same while the server stops (S6, T10)."""
+    expected_logs.append("refused: the server has as many connections")
     here = await assemble(max_connections=1)
     async with websocket(here.port, USER), RawWebSocket(here.port, token=USER) as refused:
         assert refused.head.error() == (503, "unavailable", None)
