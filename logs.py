@@ -187,7 +187,7 @@ def _redacted_field(name: str, value: object) -> object:
         case None | bool() | int() | float():
             return value
         case Mapping():
-            return {str(key): _redacted_field(str(key), item) for key, item in value.items()}
+            return {redact(str(key)): _redacted_field(str(key), item) for key, item in value.items()}
         case list() | tuple() | set() | frozenset():
             return [_redacted_field("", item) for item in value]
     return redact(str(value))

@@ -121,7 +121,7 @@ class Refusals:
     def _tell(self, reason: str, flood: _Flood) -> bool:
         more = flood.by_name.total() + flood.others
         if more:
-            most = {name: count for name, count in flood.by_name.most_common(NAMES_TOLD) if count}
+            most = [(name, count) for name, count in flood.by_name.most_common(NAMES_TOLD) if count]
             names = sum(1 for count in flood.by_name.values() if count)
             fields = {"limit": reason, "count": more, "names": names, "most": most, "seconds": SUMMARY_SECONDS}
             logger.warning("%s, and so on", REASONS[reason], extra={"fields": fields})

@@ -180,6 +180,7 @@ def test_arguments_fields_and_tracebacks_are_redacted() -> None:
             "url": "/x?token=abc",
             "resumeToken": "abc",
             "headers": {"Authorization": "Basic abc", "Host": "h"},
+            "counts": {"carol@example.com": 1},
             "list": ["a@example.com", 1],
             "error": ValueError("password=abc"),
         }
@@ -191,6 +192,7 @@ def test_arguments_fields_and_tracebacks_are_redacted() -> None:
     assert facts["url"] == "/x?token=[redacted]"
     assert facts["resumeToken"] == "[redacted]"
     assert facts["headers"] == {"Authorization": "[redacted]", "Host": "h"}
+    assert facts["counts"] == {"c***@e***": 1}
     assert facts["list"] == ["a***@e***", 1]
     assert facts["error"] == "password=[redacted]"
     assert "abc" not in stream.getvalue()
