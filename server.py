@@ -411,6 +411,7 @@ def make_rates(settings: Settings) -> Rates:
         messages_per_second=settings.messages_per_second,
         events_per_second=settings.events_per_second,
         org_events_per_second=settings.org_events_per_second,
+        grants_per_minute=settings.grants_per_minute,
         agent_subscriptions_per_minute=settings.agent_subscriptions_per_minute,
     )
 

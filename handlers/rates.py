@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from handlers.addresses import counted_as
 from handlers.buckets import Allowance, Buckets
-from handlers.refusals import AGENT_SUBSCRIPTIONS, CONNECTS, EVENTS, FAILED_LOGINS, MESSAGES, ORG_EVENTS, Refusals
+from handlers.refusals import AGENT_SUBSCRIPTIONS, CONNECTS, EVENTS, FAILED_LOGINS, GRANTS, MESSAGES, ORG_EVENTS, Refusals
 from hub.errors import TokenExpired, TooMany, Unauthenticated
 from hub.principal import Principal
 
@@ -29,6 +29,7 @@ class Rates:
     messages_per_second: float = 0
     events_per_second: float = 0
     org_events_per_second: float = 0
+    grants_per_minute: float = 0
     agent_subscriptions_per_minute: float = 0
 
 
@@ -49,6 +50,7 @@ class RateLimits:
         self._failed_logins = Buckets(rates.failed_logins_per_minute / 60, rates.failed_logins_per_minute, clock)
         self._events = Buckets(rates.events_per_second, rates.events_per_second * EVENTS_BURST_SECONDS, clock)
         self._org_events = Buckets(rates.org_events_per_second, rates.org_events_per_second * EVENTS_BURST_SECONDS, clock)
+        self._grants = Buckets(rates.grants_per_minute / 60, rates.grants_per_minute, clock)
         self._agents = Buckets(rates.agent_subscriptions_per_minute / 60, rates.agent_subscriptions_per_minute, clock)
         self._messages = Allowance(rates.messages_per_second, rates.messages_per_second * MESSAGES_BURST_SECONDS)
 
@@ -108,6 +110,17 @@ class RateLimits:
             self.refusals.count(ORG_EVENTS, str(org), user=publisher.user, **fields)
             raise _too_many("your organisation publishes too many events", wait)
         self._events.take(user, events)
+
+    def grant(self, principal: Principal, **fields: Any) -> None:
+        """Let somebody have one ticket or renewal: each is kept, and costs all processes a moment.
+
+        Raises:
+            TooMany: If it has had too many lately.
+        """
+        wait = self._grants.take(f"{principal.org or ''}\n{principal.user}")
+        if wait:
+            self.refusals.count(GRANTS, principal.user, org=principal.org, **fields)
+            raise _too_many("you ask for too many tickets and renewals", wait)
 
     def message(self, full_at: float) -> tuple[float, float]:
         """Let a WebSocket send one message; its state is its own, see `Allowance.spend`."""

@@ -21,6 +21,7 @@ MESSAGES: Final = "messages"
 EVENTS: Final = "events"
 ORG_EVENTS: Final = "org_events"
 REFUSED_FIELD: Final = "refused_field"
+GRANTS: Final = "grants"
 AGENT_SUBSCRIPTIONS: Final = "agent_subscriptions"
 CONNECTIONS: Final = "connections"
 USER_CONNECTIONS: Final = "user_connections"
@@ -34,6 +35,7 @@ REASONS: Final = {
     MESSAGES: "refused: a WebSocket sends too many messages",
     EVENTS: "refused: a publisher publishes too many events",
     ORG_EVENTS: "refused: an organisation publishes too many events",
+    GRANTS: "refused: a user asks for too many tickets and renewals",
     REFUSED_FIELD: "refused: a payload has a field that is named like a secret",
     AGENT_SUBSCRIPTIONS: "reported: an agent subscribes too often",
     CONNECTIONS: "refused: the server has as many connections as it may have",

@@ -32,6 +32,7 @@ class Renewals(Handler):
         wanted = self.decoded(RenewalIn)
         if not 0 < len(wanted.clientId) <= MAX_ID_LENGTH:
             raise BadRequest(f"expected 1 to {MAX_ID_LENGTH} characters", field="clientId")
+        self.services.rates.grant(principal, correlationId=self.correlation_id)
         renewed = Renewed(wanted.clientId, principal)
         if not self.services.hub.rights.renew(renewed):  # then through the log, to whoever has it
             await self.services.appender.append([control_event(renewed, self.correlation_id)])

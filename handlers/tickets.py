@@ -15,6 +15,7 @@ class TicketIssue(Handler):
     async def post(self) -> None:
         """Answer 201 with a ticket. It opens one stream or WebSocket with exactly the rights, and the end, of the credential shown here."""
         principal = await self.principal()
+        self.services.rates.grant(principal, correlationId=self.correlation_id)
         code, expires_at = await self.services.state.tickets.issue(claims_of(principal), self.services.limits.ticket_seconds)
         self.set_header("Cache-Control", "no-store")
         self.answer({"ticket": code, "expiresAt": rfc3339(int(expires_at * 1000))}, status=201)

@@ -291,6 +291,12 @@ class Settings:
         kinds.limit(kinds.whole(1, 100_000_000)),
         "Events that all publishers of one organisation together may publish; two seconds' worth at once.",
     )
+    grants_per_minute: int = _setting(
+        "Limits",
+        120,
+        kinds.limit(kinds.whole(1, 1_000_000)),
+        "Tickets and renewals that one user may ask for.",
+    )
     agent_subscriptions_per_minute: int = _setting(
         "Limits",
         60,

@@ -334,6 +334,27 @@ async def test_the_operator_says_which_fields_are_refused(assemble: Assemble) ->
     assert (await publish(none.port, event(data={"token": "x", "password": "x"}), PUBLISHER)).status == 202
 
 
+# ---- tickets and renewals
+
+
+async def test_tickets_and_renewals_are_counted_together(assemble: Assemble, expected_logs: list[str]) -> None:
+    """One more than allowed is refused with the time to wait, and nobody else's are (S6)."""
+    expected_logs.append(REASONS[refusals.GRANTS])
+    here = await assemble(grants_per_minute=2)
+
+    async def ask(path: str, body: bytes, who: str) -> Response:
+        return await request(here.port, "POST", path, headers={"Authorization": f"Bearer {who}"}, body=body)
+
+    assert (await ask("/v1/tickets", b"", USER)).status == 201
+    assert (await ask("/v1/renewals", b'{"clientId": "none"}', USER)).status == 202
+    for path, body in (("/v1/tickets", b""), ("/v1/renewals", b'{"clientId": "none"}')):
+        refused = await ask(path, body, USER)
+        assert refused.error() == (429, "too_many_requests", None)
+        assert 0 < int(refused.headers["retry-after"]) <= 30
+    assert (await ask("/v1/tickets", b"", token("u2"))).status == 201
+    assert counted(here) == {refusals.GRANTS: 2}
+
+
 # ---- agents
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from handlers.buckets import FULL
 from handlers.rates import RateLimits, Rates
-from handlers.refusals import AGENT_SUBSCRIPTIONS, CONNECTS, EVENTS, FAILED_LOGINS, MESSAGES, ORG_EVENTS, REASONS, Refusals
+from handlers.refusals import AGENT_SUBSCRIPTIONS, CONNECTS, EVENTS, FAILED_LOGINS, GRANTS, MESSAGES, ORG_EVENTS, REASONS, Refusals
 from hub.errors import TokenExpired, TooMany, Unauthenticated
 from hub.principal import Principal
 
@@ -76,6 +76,14 @@ def test_other_addresses_are_not_held_to_it_but_those_of_one_network_are(world: 
     assert allowed(1, lambda: here.limits.connect("2001:db8::1")) == [None]
     assert allowed(1, lambda: here.limits.connect("2001:db8::ffff:2")) == [60]
     assert allowed(1, lambda: here.limits.connect("2001:db8:0:1::1")) == [None]
+
+
+def test_a_user_has_as_many_tickets_and_renewals_as_its_rate(world: Make) -> None:
+    """Users of other organisations with the same name are others."""
+    here = world(grants_per_minute=2)
+    assert allowed(3, lambda: here.limits.grant(Principal("u1", org="o1"))) == [None, None, 30]
+    assert allowed(1, lambda: here.limits.grant(Principal("u1", org="o2"))) == [None]
+    assert here.counted() == {GRANTS: 1}
 
 
 def test_the_log_names_the_address_and_not_its_network(world: Make, caplog: pytest.LogCaptureFixture) -> None:
