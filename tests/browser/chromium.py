@@ -71,6 +71,10 @@ class Page:
         assert condition(self.told), f"still not: {what}; told: {self.told}, console: {self.console}, errors: {self.errors}"
         return self.told
 
+    async def set_cookie(self, name: str, value: str, url: str) -> None:
+        """Give the page's context a cookie, as a server at this URL would."""
+        await self._thread.call(self._context.add_cookies([{"name": name, "value": value, "url": url}]))
+
     def of(self, *types: str) -> list[Any]:
         """Return the payloads of what was told with one of these types, by helpers.js."""
         return [told[1] for told in self.told if told[0] in types]
