@@ -18,6 +18,7 @@ from tests.loop_thread import LoopThread
 
 Serve = Callable[..., Awaitable[Server]]
 SECONDS = 60  # for a start or an end on a busy machine
+NO_LIMITS = ("--connects_per_minute=0", "--connections_per_user=0", "--failed_logins_per_minute=0")  # all pages have one address and user
 
 
 @pytest.fixture(scope="session")
@@ -57,9 +58,9 @@ async def page(chromium: Chromium, origin: Origin) -> AsyncIterator[Page]:
 
 @pytest.fixture(scope="session")
 def server(thread: LoopThread, origin: Origin, mongodb_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server process with the settings' defaults, started once: tests that share it hear of their own topics only."""
+    """A server process, started once: tests that share it hear of their own topics only."""
     database = f"test_{uuid.uuid4().hex}"
-    settings = (f"--database={database}", f"--allowed_origins={origin.url}")
+    settings = (f"--database={database}", f"--allowed_origins={origin.url}", *NO_LIMITS)
     shared = Server(tmp_path_factory.mktemp("server"), *settings, mongodb_uri=mongodb_uri)
     thread.run(shared.start(), SECONDS)
     yield shared
@@ -75,7 +76,7 @@ async def serve(mongodb_uri: str, database_name: str, origin: Origin, tmp_path: 
     started: list[Server] = []
 
     async def start(*settings: str, port: int = 0) -> Server:
-        common = (f"--database={database_name}", f"--allowed_origins={origin.url}")
+        common = (f"--database={database_name}", f"--allowed_origins={origin.url}", *NO_LIMITS)
         one = Server(tmp_path, *common, *settings, mongodb_uri=mongodb_uri)
         one.port = port
         started.append(one)

@@ -10,12 +10,12 @@ import pytest
 from tests.browser.chromium import Page
 from tests.browser.conftest import Serve
 from tests.handlers.assembly import token
-from tests.handlers.clients import event, publish
+from tests.handlers.clients import EventStream, event, publish
 from tests.server_process import ROOT
 from tests.waiting import wait_until
 
 # What a page has around the script: its own fetchToken, whose second answer waits for the test; a console that the test can read;
-# and a clock that does not make it wait.
+# a clock that does not make it wait; and the last connection, in `made`.
 AROUND = """
 const [first, other] = %s
 const released = new Promise((resolve) => { window.release = resolve })
@@ -27,7 +27,15 @@ async function fetchToken() {
 }
 for (const level of ["log", "warn", "error"]) console[level] = (...written) => tell(written)
 const later = window.setTimeout
-window.setTimeout = (work, milliseconds) => later(work, milliseconds / 20)
+window.setTimeout = (work, milliseconds) => {
+  tell(["later"])
+  later(work, milliseconds / 20)
+}
+for (const name of ["EventSource", "WebSocket"]) {
+  const native = window[name]
+  window[name] = function (...given) { return (window.made = new native(...given)) }
+  window[name].CLOSED = native.CLOSED
+}
 """
 SCRIPTS = {  # how each writes an order, and where it keeps its place
     "EventSource": (["placed"], "last"),
@@ -76,3 +84,17 @@ async def test_the_script_misses_nothing(page: Page, serve: Serve, class_name: s
     await order(1)
     await page.tells(lambda _: len(numbers(page, heading)) >= 21, "21 orders")
     assert numbers(page, heading) == list(range(sent))
+
+
+@pytest.mark.parametrize("class_name", SCRIPTS)
+async def test_the_script_leaves_its_place_to_a_newer_connection(page: Page, serve: Serve, class_name: str) -> None:
+    """If it came back, it would take the place of the newer one, which would come back, and so on for ever."""
+    server = await serve("--connections_per_user=1")
+    await page.load(AROUND % [token(), token()])
+    await page.load(printed(class_name).replace("127.0.0.1:8080", f"127.0.0.1:{server.port}"))
+    await wait_until(lambda: page.run(SCRIPTS[class_name][1]), "it has a place in the log")
+    async with EventStream(server.port, token=token()) as newer:
+        await newer.welcome()
+        await wait_until(lambda: page.run("made.readyState === made.CLOSED"), "it has left")
+    assert ["later"] not in page.told
+    assert page.of("asked") == [1]
