@@ -75,7 +75,7 @@ def _read_key(file: Path) -> PrivateKeyTypes:
     except TypeError:
         raise CertificateError(f"{KEY}: the key in {str(file)!r} has a passphrase; expected one without") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise CertificateError(f"{KEY}: expected a private key in PEM format in {str(file)!r} (-----BEGIN PRIVATE KEY-----)") from None
+        raise CertificateError(f"{KEY}: expected a private key in PEM format in {str(file)!r}") from None
 
 
 def _public_bytes(key: PrivateKeyTypes) -> bytes:
