@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
+import socket
 import ssl
 from collections.abc import Awaitable
 from typing import Any
@@ -126,6 +128,14 @@ class _Server(HTTPServer):
         self.conn_params.header_timeout = None  # the only way to have none
         self.deadlines = _Deadlines(IDLE_SECONDS)
 
+    def _handle_connection(self, connection: socket.socket, address: Any) -> None:
+        """Make a stream of a connection; one that was cut before it was accepted cannot become TLS."""
+        if self.ssl_options is not None and _is_cut(connection):
+            connection.close()
+            return
+        with contextlib.suppress(ssl.SSLError, ConnectionError):  # cut just now
+            super()._handle_connection(connection, address)
+
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """Close a connection for which there is no room; the kernel gives out the lowest number that is free."""
         _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -146,6 +156,15 @@ class _Server(HTTPServer):
         assert isinstance(server_conn, HTTP1ServerConnection)
         self.deadlines.end(server_conn)
         super().on_close(server_conn)
+
+
+def _is_cut(connection: socket.socket) -> bool:
+    """Tell whether a connection was reset: there is no other side any more."""
+    try:
+        connection.getpeername()
+    except OSError:
+        return True
+    return False
 
 
 def _expect_handshake(stream: SSLIOStream) -> None:

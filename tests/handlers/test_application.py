@@ -14,6 +14,7 @@ from tests.certificates import Certificate, client_hello
 from tests.handlers.assembly import PUBLISHER, USER, Assembly
 from tests.handlers.clients import EventStream, Wire, get, request, request_bytes
 from tests.handlers.conftest import Assemble
+from tests.handlers.test_sockets import reset
 from tests.waiting import wait_until
 
 
@@ -128,3 +129,17 @@ async def test_the_last_messages_of_a_tls_handshake_are_not_delayed(
     async with Wire(here.port):
         (connection,) = here.http._connections
         assert connection.stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_clients_that_vanish_before_they_are_accepted_leave_nothing_behind(
+    assemble: Assemble, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the first message of a handshake sent or not; no line is logged, and the next one is served."""
+    here = await assemble(**certificate.settings)
+    for said in (b"", client_hello()):
+        with socket.create_connection(("127.0.0.1", here.port)) as client:  # nothing is awaited, so it is not accepted yet
+            client.sendall(said)
+            reset(client)
+    monkeypatch.setattr(Wire, "tls", certificate.client())
+    assert (await get(here.port, "/healthz")).status == 200
+    await wait_until(lambda: not here.http._connections, "all are forgotten")
