@@ -159,8 +159,8 @@ def size(lowest: int, highest: int) -> Kind:
 
 def seconds(lowest: float, highest: float) -> Kind:
     """A time in seconds within bounds, fractions allowed."""
-    expected = f"seconds from {lowest:g} to {highest:g}"
-    return Kind(expected, lambda given: _between(lowest, _seconds(given), highest), lambda value: f"{value:g}")
+    expected = f"seconds from {lowest:.15g} to {highest:.15g}"
+    return Kind(expected, lambda given: _between(lowest, _seconds(given), highest), lambda value: f"{value:.15g}")
 
 
 def limit(kind: Kind, off: float = UNLIMITED) -> Kind:
@@ -180,7 +180,7 @@ def limit(kind: Kind, off: float = UNLIMITED) -> Kind:
 def deadline(highest: float) -> Kind:
     """A time in seconds after which something ends, in which 0 means never."""
     kind = limit(seconds(0.01, highest), off=math.inf)
-    return Kind(f"seconds from 0.01 to {highest:g}, or 0 for never", kind.parse, kind.show)
+    return Kind(f"seconds from 0.01 to {highest:.15g}, or 0 for never", kind.parse, kind.show)
 
 
 def several(one: Kind, expected: str, alone: str | None = None) -> Kind:
