@@ -327,6 +327,9 @@ async def test_defect_in_reading_closes_those_who_wait(expected_logs: list[str])
         live, _ = await on.open(None)
         on.log.defect = ZeroDivisionError("a defect")
         behind, sink = await on.open(id_of(30))
+        left, _ = await on.open(id_of(30))
+        await turns(1)  # both wait for the page now
+        left.on_closed("gone")
         await turn_until(lambda: behind.state is State.CLOSED)
         assert live.state is State.ATTACHED
     [closing] = sink.of("closing")
@@ -387,6 +390,26 @@ async def test_id_that_this_process_has_not_seen_yet_is_looked_at_when_it_has(ex
         await turn_until(lambda: wrong.state is right.state is State.ATTACHED)
     assert [gap.fields["reason"] for gap in told.of("gap")] == ["log recreated"]
     assert silent.of("gap") == []
+
+
+async def test_of_several_ids_those_beyond_what_this_process_has_seen_wait() -> None:
+    """They do not hold up the others."""
+    entries = make_entries(1, 10)
+    async with stage(entries[:8], 8) as on:
+        on.log.entries = entries
+        connection, sink = connect(on.hub, WEBSOCKET, on.clock, principal=Principal("u"))
+        on.hub.open(connection, frozenset(), None)
+        for topic, position in (("a.b", 10), ("a.*", 3)):
+            start = await on.hub.locate(id_of(position), field="position")
+            assert start is not None
+            [one] = everything(topic)
+            on.hub.subscribe(connection, one, start)
+            on.hub.replay(connection, start)
+        await turns(20)
+        on.hub.receive(entries[8:])
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert sink.of("gap") == []
+    assert sink.numbers() == [4, 5, 6, 7, 8, 9, 10]
 
 
 async def test_thousand_ids_of_one_place_cost_no_read_of_their_own() -> None:

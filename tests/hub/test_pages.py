@@ -65,6 +65,12 @@ async def test_page_serves_what_it_was_read_for_and_nothing_before() -> None:
     assert not Page(4, []).serves(4)
 
 
+async def test_page_knows_where_to_read_on() -> None:
+    """At the first entry after a place, also over a hole."""
+    page = Page(4, [*make_entries(5, 6), *make_entries(9, 10)])
+    assert [page.after_position(position) for position in (4, 5, 6, 7, 8, 9)] == [0, 1, 2, 2, 2, 3]
+
+
 async def test_cached_page_whose_end_was_read_is_of_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kept page that holds nothing after a place, because of a hole, is not given for it."""
     reader = Reader(monkeypatch)

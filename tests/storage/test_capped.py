@@ -117,26 +117,7 @@ async def test_opening_again_completes_what_was_interrupted(database: FaultyData
     assert await numbers(log) == [1]
 
 
-async def test_what_is_not_open_yet_has_no_ids_and_takes_no_entries(database: Database, clock: Clock) -> None:
-    """An insert would make an ordinary collection of the log's name."""
-    log = Log(database, clock=clock)
-    with pytest.raises(Unavailable, match="not open yet"):
-        _ = log.codec
-    with pytest.raises(Unavailable, match="not open yet"):
-        await log.insert(list(documents(1, [0])))
-    assert await log.collection.information() is None
-
-
 # --- its identity ---
-
-
-async def test_opening_again_finds_the_same_log(log: Log, clock: Clock) -> None:
-    """In this process and in the next one ids stay what they were."""
-    id = log.codec.encode(1, 5)
-    assert await log.open() is False
-    other = Log(log.database, clock=clock, size_bytes=1 << 20)
-    assert await other.open() is False
-    assert other.codec.decode(id) == (1, 5)
 
 
 async def test_a_log_that_was_dropped_and_made_again_is_another_one(log: Log) -> None:

@@ -13,7 +13,8 @@ from storage import cursor as module
 from storage.cursor import Cursor, CursorLost
 from storage.errors import CommandFailed, Unavailable
 from storage.log import Log
-from tests.storage.faults import FaultyDatabase, Held, cursor_killed, cursors_of, documents, not_sent
+from storage.mongo import Document
+from tests.storage.faults import FaultyDatabase, Held, Run, cursor_killed, cursors_of, documents, not_sent
 from tests.waiting import wait_until
 
 
@@ -69,6 +70,33 @@ async def test_one_that_mongodb_dropped_is_lost(log: Log) -> None:
             with pytest.raises(CursorLost):
                 await cursor.next()
             assert not cursor.alive()
+
+
+async def test_what_was_rolled_back_is_not_returned(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cursor has read what is not in the log any more: it is of no use."""
+
+    async def rolled_back(document: Document, operation_time: object) -> bool:
+        return False
+
+    async with cursor_on(log) as cursor:
+        monkeypatch.setattr(log, "confirm", rolled_back)
+        with pytest.raises(CursorLost, match="rolled back"):
+            await cursor.open(1)
+        assert cursor.alive()
+
+
+async def test_an_error_that_is_not_its_end_is_passed_on(log: Log) -> None:
+    """MongoDB's own, and the cursor is there yet."""
+
+    async def refused(run: Run, command: Document) -> Document:
+        return await run({**command, "batchSize": -1})
+
+    async with cursor_on(log) as cursor:
+        await cursor.open(1)
+        database_of(log).inject("getMore", refused)
+        with pytest.raises(CommandFailed):
+            await cursor.next()
+        assert cursor.alive()
 
 
 async def test_closed_it_is_gone_from_mongodb(log: Log) -> None:

@@ -425,6 +425,25 @@ async def test_a_log_with_another_end_is_followed_anew(log: Log, expected_logs: 
 
 
 @pytest.mark.usefixtures("interrupted")
+async def test_following_anew_may_be_interrupted_too(log: Log, expected_logs: list[str]) -> None:
+    """Before anything of it is received, it begins at the beginning again; the receiver is told once."""
+    expected_logs.append(OLDER)
+
+    async def carried_out(run: Run, command: Document) -> Document:
+        return await run(command)
+
+    async with following(log) as (_, recorder):
+        await log.insert(list(documents(2, [5])))
+        await recorder.until(2)
+        database_of(log).inject("getMore", put_back(log, 1, *documents(2, [9])))
+        for fault in (carried_out, carried_out, not_sent):  # it looks twice whether its last entry is there, then it reads
+            database_of(log).inject("find", fault, having="readConcern")
+        await wait_until(database_of(log).injected, "reading is interrupted")
+        await insert(log, 3)
+        assert await recorder.until(3) == [("start", 1), 2, ("restart", RECREATED), 1, 2, 3]
+
+
+@pytest.mark.usefixtures("interrupted")
 async def test_a_log_that_changes_just_before_the_cursor_is_open_is_noticed(log: Log, expected_logs: list[str]) -> None:
     """Its first entry must be the last one received."""
     expected_logs.append(OLDER)

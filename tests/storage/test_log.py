@@ -16,6 +16,28 @@ from storage.mongo import Database, Document
 from tests.loop_thread import LoopThread
 from tests.storage.faults import Clock, FaultyDatabase, Held, Run, contents, documents, not_sent, numbers
 
+# --- opening it ---
+
+
+async def test_what_is_not_open_yet_has_no_ids_and_takes_no_entries(database: Database, clock: Clock) -> None:
+    """An insert would make an ordinary collection of the log's name."""
+    log = Log(database, clock=clock)
+    with pytest.raises(Unavailable, match="not open yet"):
+        _ = log.codec
+    with pytest.raises(Unavailable, match="not open yet"):
+        await log.insert(list(documents(1, [0])))
+    assert await log.collection.information() is None
+
+
+async def test_opening_again_finds_the_same_log(log: Log, clock: Clock) -> None:
+    """In this process and in the next one ids stay what they were."""
+    id = log.codec.encode(1, 5)
+    assert await log.open() is False
+    other = Log(log.database, clock=clock, size_bytes=1 << 20)
+    assert await other.open() is False
+    assert other.codec.decode(id) == (1, 5)
+
+
 # --- reading it ---
 
 
@@ -216,6 +238,15 @@ async def test_what_this_process_inserted_is_confirmed_by_its_answer(log: Log) -
     assert await confirming
     assert await log.confirm({"_id": 3, "append": 7}, None)
     assert len(log.database.commands) == asked
+
+
+async def test_an_insert_of_which_nothing_went_in_confirms_nothing(log: Log) -> None:
+    """Another entry had the number: the answer says nothing of that one."""
+    await log.insert(list(documents(2, [0])))
+    reply = await log.insert([{**one, "append": 7} for one in documents(2, [0])])
+    assert (reply["n"], reply["writeErrors"][0]["code"]) == (0, 11000)
+    document, operation_time = await local_read(log, 2)
+    assert not await log.confirm({**document, "append": 7}, operation_time)
 
 
 async def test_an_insert_without_an_answer_confirms_nothing(log: Log) -> None:
