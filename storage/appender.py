@@ -15,7 +15,7 @@ import logging
 import secrets
 from collections.abc import Sequence
 
-from storage.doubt import Arrived, Attempt, Doubt
+from storage.doubt import FENCE, Arrived, Attempt, Doubt
 from storage.entries import NewEvent, Receipt, ms_of
 from storage.errors import CommandFailed, Unavailable
 from storage.log import IS_NUMBER, Log
@@ -159,6 +159,7 @@ class Appender:
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
             self._acknowledge(self._doubt.learn(found))
+            self._answer()
             if self._doubt.over():
                 self._end_doubt()
             return
@@ -190,6 +191,7 @@ class Appender:
             self._end_doubt()  # it got the number, so nobody else did
         arrived = attempt.arrived(reply["n"])
         self._acknowledge(arrived)
+        self._answer()
         if len(arrived) == len(items):
             self._head, self._head_at = arrived[-1].place, asyncio.get_running_loop().time()
             return
@@ -231,8 +233,12 @@ class Appender:
     def _acknowledge(self, arrived: list[Arrived]) -> None:
         encode = self._log.codec.encode
         for item, place in arrived:
-            item.received(encode(*place), False)
-            self.appended += item.request is not None
+            item.receipt = Receipt(encode(*place), False)
+            self.appended += item.document["type"] != FENCE["type"]
+
+    def _answer(self) -> None:
+        for request in self._working:
+            request.answer()
 
     async def _answer_duplicates(self, items: list[Item]) -> None:
         """Answer those items whose publisher's id is in the log already with the first one's id."""
@@ -246,4 +252,5 @@ class Appender:
         for item in items:
             place = first.get(item.document.get("published"))
             if place is not None:
-                item.received(self._log.codec.encode(*place), True)
+                item.receipt = Receipt(self._log.codec.encode(*place), True)
+        self._answer()

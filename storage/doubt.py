@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from storage.errors import Unavailable
 from storage.log import IS_NUMBER
 from storage.mongo import Document
 from storage.positions import Position
@@ -117,8 +116,7 @@ class Doubt:
         return arrived
 
     def _abandon(self) -> None:
-        """Nobody can tell who had the number: it is evicted already. Trying again might double events, so their senders must decide."""
+        """Nobody can tell who had the number: it is evicted already."""
         for attempt in self._attempts:
             for item in attempt.items:
-                if item.request is not None:
-                    item.request.abandon(Unavailable("the log moved on before MongoDB confirmed the events"))
+                item.untold = True

@@ -18,21 +18,15 @@ DOCUMENT_OVERHEAD_BYTES = 300
 class Item:
     """One event on its way: its document, and its receipt once it is known to be in the log.
 
-    `request` is None for an entry that no publisher sent.
+    It does not know its request: that would be a cycle, and hold the payloads of a publish until the garbage collector comes.
     """
 
-    __slots__ = ("document", "receipt", "request")
+    __slots__ = ("document", "receipt", "untold")
 
-    def __init__(self, document: Document, request: Request | None = None) -> None:
+    def __init__(self, document: Document) -> None:
         self.document = document
-        self.request = request
         self.receipt: Receipt | None = None
-
-    def received(self, id: str, duplicate: bool) -> None:
-        """Note where it is, and answer its sender if it was the last one."""
-        self.receipt = Receipt(id, duplicate)
-        if self.request is not None:
-            self.request.answer()
+        self.untold = False  # whether it is in the log cannot be learned any more
 
 
 class Request:
@@ -47,7 +41,7 @@ class Request:
     __slots__ = ("abandoned", "deadline", "future", "items", "size")
 
     def __init__(self, events: Sequence[NewEvent], future: asyncio.Future[list[Receipt]], deadline: float) -> None:
-        self.items = [Item(event.document(), self) for event in events]
+        self.items = [Item(event.document()) for event in events]
         self.size = sum(len(event.data) for event in events) + DOCUMENT_OVERHEAD_BYTES * len(events)
         self.future = future
         self.deadline = deadline
@@ -63,7 +57,9 @@ class Request:
         return any(item.receipt for item in self.items)
 
     def answer(self) -> None:
-        """Give the sender its receipts once it has all of them."""
+        """Give the sender its receipts once it has all of them; refuse it once there is one that cannot be had."""
+        if any(item.untold for item in self.items):  # trying again might double events, so the sender must decide
+            self.abandon(Unavailable("the log moved on before MongoDB confirmed the events"))
         receipts = [item.receipt for item in self.items if item.receipt]
         if not self.future.done() and len(receipts) == len(self.items):
             self.future.set_result(receipts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -10,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.doubt import Attempt, Doubt
-from storage.errors import Unavailable
+from storage.entries import Receipt
 from storage.mongo import Document
 from storage.positions import Position
-from storage.requests import Item, Request
+from storage.requests import Item
 from tests.storage.faults import event
 
 HEAD = Position(5, 1000)
@@ -108,17 +107,12 @@ def test_who_has_a_later_number_had_the_earlier_ones() -> None:
     assert doubt.over()
 
 
-async def test_when_the_number_is_evicted_and_nobody_knows_whose_it_was_the_senders_must_decide() -> None:
-    """Nothing more of the publish is tried, and its sender is refused."""
-    future = asyncio.get_running_loop().create_future()
-    request = Request([event("a")], future, 0.0)
-    doubt = Doubt(HEAD)
-    doubt.add(Attempt(HEAD, 2000, 1, [*request.items, doubt.fence]))
+def test_when_the_number_is_evicted_nobody_knows_whose_it_was() -> None:
+    """The senders must decide."""
+    doubt, attempt = in_doubt("a", "b")
     assert doubt.learn(log_of(9, 9, first=8)) == []
     assert doubt.over()
-    assert request.missing() == []
-    with pytest.raises(Unavailable, match="moved on"):
-        await future
+    assert all(item.untold for item in attempt.items)
 
 
 class World:
@@ -169,7 +163,7 @@ class World:
         found = [{"_id": number, "append": token} for number, (token, _) in enumerate(self.log, 1) if number >= first][:limit]
         for item, place in self.doubt.learn(found):
             assert item.receipt is None
-            item.received(str(place.seq), False)
+            item.receipt = Receipt(str(place.seq), False)
         if self.doubt.over():
             self.doubt = None
 

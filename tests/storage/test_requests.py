@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
 from storage import requests as module
+from storage.entries import Receipt
 from storage.errors import CommandFailed, Overloaded, Unavailable
 from storage.requests import DOCUMENT_OVERHEAD_BYTES, Item, Queue, Request
 from tests.storage.faults import event
@@ -24,10 +26,12 @@ async def test_a_sender_is_answered_when_all_its_events_are_in_the_log() -> None
     """With its receipts in order, whatever the order in which they came."""
     request = request_of("a", "b")
     assert request.size == 2 + 2 * DOCUMENT_OVERHEAD_BYTES
-    request.items[1].received("2", True)
+    request.items[1].receipt = Receipt("2", True)
+    request.answer()
     assert data_of(request.missing()) == ["a"]
     assert not request.future.done()
-    request.items[0].received("1", False)
+    request.items[0].receipt = Receipt("1", False)
+    request.answer()
     assert [(receipt.id, receipt.duplicate) for receipt in await request.future] == [("1", False), ("2", True)]
     assert request.missing() == []
 
@@ -37,7 +41,8 @@ async def test_a_sender_hears_one_answer() -> None:
     request = request_of("a")
     request.refuse(Unavailable("first"))
     request.refuse(Unavailable("second"))
-    request.items[0].received("1", False)
+    request.items[0].receipt = Receipt("1", False)
+    request.answer()
     with pytest.raises(Unavailable, match="first"):
         await request.future
 
@@ -45,7 +50,8 @@ async def test_a_sender_hears_one_answer() -> None:
 async def test_what_was_given_up_is_missing_only_if_it_was_begun() -> None:
     """Then all of it must be in the log; unless nothing more can be done."""
     untouched, begun = request_of("a", "b"), request_of("c", "d")
-    begun.items[0].received("1", False)
+    begun.items[0].receipt = Receipt("1", False)
+    begun.answer()
     for request in (untouched, begun):
         request.future.cancel()
     assert untouched.missing() == []
@@ -54,11 +60,37 @@ async def test_what_was_given_up_is_missing_only_if_it_was_begun() -> None:
     assert begun.missing() == []
 
 
+async def test_a_sender_of_what_cannot_be_learned_is_refused() -> None:
+    """Nothing more of it is tried: it might be doubled."""
+    request = request_of("a", "b")
+    request.items[1].untold = True
+    request.answer()
+    assert request.missing() == []
+    with pytest.raises(Unavailable, match="moved on"):
+        await request.future
+
+
+async def test_a_request_is_gone_when_nobody_holds_it() -> None:
+    """Without the garbage collector: it holds the payloads of a publish."""
+    gc.collect()
+    gc.disable()  # what is garbage from here on is found below
+    try:
+        request = request_of("a")
+        request.items[0].receipt = Receipt("1", False)
+        request.answer()
+        del request
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
 async def test_receipts_of_a_log_that_is_gone_are_forgotten_unless_they_were_given() -> None:
     """What is answered stays so."""
     begun, answered = request_of("a", "b"), request_of("c")
-    begun.items[0].received("1", False)
-    answered.items[0].received("2", False)
+    begun.items[0].receipt = Receipt("1", False)
+    begun.answer()
+    answered.items[0].receipt = Receipt("2", False)
+    answered.answer()
     for request in (begun, answered):
         request.start_over()
     assert data_of(begun.missing()) == ["a", "b"]
