@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any
+
+import msgspec
 
 from storage.positions import PositionCodec
 
@@ -122,51 +125,59 @@ class NewEvent:
         return document
 
 
-class Entry:
+class Entry(msgspec.Struct, gc=False, eq=False):
     """An event in the log.
 
     `seq` is its sequence number, `ms` when it was appended, `id` its name on the wire. `sse` and `websocket` hold its encoded forms
     once somebody needed them: they are made once for all who receive it (see hub.formats). `token` tells the insert that it came with
     from any other.
+
+    The cyclic collector does not look at entries: they refer to nothing that refers to anything, and are most of what is in memory.
     """
 
-    __slots__ = (
-        "audience",
-        "correlation_id",
-        "data",
-        "id",
-        "key",
-        "ms",
-        "priority",
-        "seq",
-        "size",
-        "source",
-        "sse",
-        "time",
-        "token",
-        "topic",
-        "type",
-        "websocket",
-    )
+    seq: int
+    ms: int
+    topic: str
+    type: str
+    audience: tuple[str, ...]
+    data: str
+    source: str | None
+    key: str | None
+    priority: str | None
+    time: str | None
+    correlation_id: str | None
+    token: int
+    id: str
+    size: int
+    sse: bytes | None = None
+    websocket: bytes | None = None
 
-    def __init__(self, document: Mapping[str, Any], codec: PositionCodec) -> None:
-        get = document.get
-        self.seq: int = document["_id"]
-        self.ms: int = document["ms"]
-        self.topic: str = document["topic"]
-        self.type: str = document["type"]
-        self.audience: tuple[str, ...] = tuple(document["audience"])
-        self.data: str = document["data"]
-        self.source: str | None = get("source")
-        self.key: str | None = get("key")
-        self.priority: str | None = get("priority")
-        self.time: str | None = get("time")
-        self.correlation_id: str | None = get("correlationId")
-        self.token: int = get("append", NO_TOKEN)
-        self.id = codec.encode(self.seq, self.ms)
-        self.size = ENTRY_OVERHEAD_BYTES + 3 * len(self.data)
-        self.sse: bytes | None = None
-        self.websocket: bytes | None = None
+    @classmethod
+    def of(cls, document: Mapping[str, Any], codec: PositionCodec) -> Entry:
+        """Return the entry that a document of the log is."""
+        get, seq, ms, data = document.get, document["_id"], document["ms"], document["data"]
+        return cls(
+            seq,
+            ms,
+            document["topic"],
+            document["type"],
+            _shared(tuple(document["audience"])),
+            data,
+            get("source"),
+            get("key"),
+            get("priority"),
+            get("time"),
+            get("correlationId"),
+            get("append", NO_TOKEN),
+            codec.encode(seq, ms),
+            ENTRY_OVERHEAD_BYTES + 3 * len(data),
+        )
+
+
+@lru_cache(maxsize=1024)
+def _shared(audience: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the same tuple for the same audience: few have many events."""
+    return audience
 
 
 class Receipt:

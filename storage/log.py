@@ -224,7 +224,7 @@ class Log:
         """
         codec = self.codec
         return [
-            Entry(document if is_entry(document) else self._replace(document), codec)
+            Entry.of(document if is_entry(document) else self._replace(document), codec)
             for document in documents
             if document["_id"] == int(document["_id"])  # a fraction stands between two numbers
         ]

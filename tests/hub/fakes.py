@@ -55,7 +55,7 @@ def make_entry(
 ) -> Entry:
     """Return entry `seq`, appended `seq` milliseconds after the log's time began."""
     document = {"_id": seq, "ms": FIRST_MS + seq, "topic": topic, "type": type, "audience": list(audience), "data": data}
-    return Entry(document | ({"source": source} if source else {}) | ({"time": time} if time else {}), codec)
+    return Entry.of(document | ({"source": source} if source else {}) | ({"time": time} if time else {}), codec)
 
 
 def make_entries(first: int, last: int, **fields: Any) -> list[Entry]:

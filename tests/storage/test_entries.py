@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from storage.entries import ENTRY_OVERHEAD_BYTES, Entry, NewEvent, Receipt, is_entry, ms_of
@@ -49,7 +51,7 @@ def test_every_event_has_a_document_of_its_own() -> None:
 def test_an_entry_has_all_of_its_event() -> None:
     """What was published comes back, with its number, time and id; nothing is encoded yet."""
     document = NewEvent("orders.eu", "order:fill", ("public", "org:1"), '{"qty": 1.0}', **OPTIONAL).document()
-    entry = Entry({**document, "_id": 7, "ms": 1000, "audience": ["public", "org:1"]}, CODEC)
+    entry = Entry.of({**document, "_id": 7, "ms": 1000, "audience": ["public", "org:1"]}, CODEC)
     assert (entry.seq, entry.ms, entry.id) == (7, 1000, CODEC.encode(7, 1000))
     assert (entry.topic, entry.type, entry.audience, entry.data) == ("orders.eu", "order:fill", ("public", "org:1"), '{"qty": 1.0}')
     assert (entry.source, entry.key, entry.priority, entry.time) == ("shop", "order 7", "high", "2026-01-02T03:04:05Z")
@@ -57,16 +59,24 @@ def test_an_entry_has_all_of_its_event() -> None:
     assert entry.sse is entry.websocket is None
 
 
+def test_entries_are_no_work_for_the_cyclic_collector() -> None:
+    """There may be tens of thousands of them in memory; equal audiences are one object."""
+    document = {**NewEvent("t", "y", ("public",), "{}").document(), "_id": 1}
+    first, second = Entry.of(document, CODEC), Entry.of({**document, "_id": 2}, CODEC)
+    assert not gc.is_tracked(first)
+    assert first.audience is second.audience
+
+
 def test_an_entry_without_optional_fields_has_none() -> None:
     """Each of them is None."""
-    entry = Entry({**NewEvent("t", "y", ("public",), "{}").document(), "_id": 1}, CODEC)
+    entry = Entry.of({**NewEvent("t", "y", ("public",), "{}").document(), "_id": 1}, CODEC)
     assert [entry.source, entry.key, entry.priority, entry.time, entry.correlation_id] == [None] * 5
 
 
 def test_an_entry_counts_for_its_data_in_three_forms() -> None:
     """The text and its two encoded forms, and an overhead that every entry has."""
     document = NewEvent("t", "y", ("public",), "x" * 1000).document()
-    assert Entry(document, CODEC).size == ENTRY_OVERHEAD_BYTES + 3000
+    assert Entry.of(document, CODEC).size == ENTRY_OVERHEAD_BYTES + 3000
 
 
 def test_a_receipt_has_the_id_and_whether_it_was_there_before() -> None:
