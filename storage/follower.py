@@ -23,6 +23,7 @@ from storage.positions import RECREATED, Position
 
 logger = logging.getLogger("tailcast.storage")
 
+CROWD_ENTRIES = 4  # in one batch: there are several publishers, who wait for their answers
 LEAST_REST_SECONDS = 0.002  # less is not worth a timer
 MOST_REST_SECONDS = 0.05
 CLOSE_SECONDS = 0.5  # what the end waits for MongoDB to forget the cursor
@@ -179,6 +180,8 @@ class Follower:
                     self._proved_at_head()
                     await self._let_gather()
                 documents = await cursor.next()
+                if len(documents) >= CROWD_ENTRIES:
+                    await asyncio.sleep(0)  # who published them is answered first, and makes the next ones while these are passed on
                 if cursor.alive():
                     self._attempts = 0  # also in a log where nothing happens: the next interruption is another one
         finally:

@@ -50,7 +50,7 @@ class Log:
         self.collection = CappedCollection(database, name=name, size_bytes=size_bytes, max_documents=max_documents, now_ms=self.now_ms)
         self.uuid: bytes | None = None  # of the collection; None until open() was through once
         self._codec: PositionCodec | None = None  # of the collection with that UUID
-        self._inserting: dict[int, asyncio.Future[None]] = {}  # append tokens of inserts without an answer yet
+        self._inserting: dict[int, asyncio.Event] = {}  # append tokens of inserts without an answer yet
         self._acknowledged: deque[int] = deque(maxlen=ACKNOWLEDGED_TOKENS)  # of the last ones that were confirmed, newest last
         self._reported: deque[int] = deque(maxlen=REMEMBERED_FAULTS)  # numbers of documents that are no entries
         self.malformed = 0  # documents among the entries that are none, as far as they were read
@@ -101,7 +101,7 @@ class Log:
         if uuid is None:
             raise Unavailable("the log is not open yet")
         token = documents[0]["append"]
-        answered = asyncio.get_running_loop().create_future()
+        answered = asyncio.Event()
         self._inserting[token] = answered
         try:
             reply = await self.collection.insert(documents, uuid)
@@ -110,7 +110,7 @@ class Log:
             return reply
         finally:
             del self._inserting[token]
-            answered.set_result(None)
+            answered.set()
 
     async def barrier(self) -> None:
         """Return once everything that the primary had taken before is journaled, and replicated where there are replicas.
@@ -163,7 +163,7 @@ class Log:
             return False
         answered = self._inserting.get(token)
         if answered is not None:
-            await asyncio.wait({answered})
+            await answered.wait()
         return token in self._acknowledged
 
     async def find(
