@@ -19,6 +19,7 @@ from tests.waiting import wait_until
 
 SECONDS = 60  # for what may need a start of the server or of MongoDB; no passing test waits that long
 RETRY_SECONDS = 0.02  # how soon clients come back: they poll for a server that is on its way up
+NOBODY_WAITS = ("--connects_per_minute=0", "--connections_per_user=0", "--messages_per_second=0")
 
 
 class Server:
@@ -26,14 +27,14 @@ class Server:
 
     Args:
         data_dir: Where its own MongoDB lives.
-        settings: Further settings, as on the command line.
+        settings: Further settings, as on the command line; connecting is not limited, since all clients here have one address.
         mongodb_uri: A MongoDB to use instead; empty: its own.
     """
 
     def __init__(self, data_dir: Path, *settings: str, mongodb_uri: str = "") -> None:
         self.port = 0  # where it listens, and will listen again
         self._data_dir = data_dir
-        self._settings = (f"--data_dir={data_dir}", "--log_level=ERROR", "--drain_seconds=1", *settings)
+        self._settings = (f"--data_dir={data_dir}", "--log_level=ERROR", "--drain_seconds=1", *NOBODY_WAITS, *settings)
         self._environment = {"TAILCAST_JWT_SECRET": SECRET, "TAILCAST_MONGODB_URI": mongodb_uri}
 
     async def start(self) -> None:
