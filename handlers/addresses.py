@@ -46,14 +46,14 @@ def client_address(peer: str | None, forwarded_for: Sequence[str], forwarded: Se
     if hop is None or peer == _UNIX:
         return LOCAL
     if not trusted or not _is_one_of(hop, trusted):
-        return str(hop)
+        return _text_of(hop)
     for earlier in _chain(forwarded_for, forwarded):
         if earlier is None:
             break
         hop = earlier
         if not _is_one_of(hop, trusted):
             break
-    return str(hop)
+    return _text_of(hop)
 
 
 def counted_as(address: str) -> str:
@@ -123,6 +123,12 @@ def _address_in(node: str) -> Address | None:
     found = _IPV4_WITH_PORT.fullmatch(node) or _IPV6_IN_BRACKETS.fullmatch(node)
     text = found[1] if found else node
     return None if "%" in text else _address_of(text)  # a zone means something on the machine that wrote it only
+
+
+@lru_cache(maxsize=1024)
+def _text_of(address: Address) -> str:
+    """Return an address in its usual form; connections from one address that stay share the text."""
+    return str(address)
 
 
 @lru_cache(maxsize=1024)

@@ -101,15 +101,16 @@ class RateLimits:
             TooMany: If it, or its organisation, has published too many lately.
         """
         user, org = f"{publisher.org or ''}\n{publisher.user}", publisher.org
-        wait = self._events.wait(user, events)
-        if wait:
-            self.refusals.count(EVENTS, publisher.user, org=org, **fields)
-            raise _too_many("you publish too many events", wait)
-        wait = self._org_events.take(org, events) if org is not None else 0.0
+        wait = 0.0 if org is None else self._org_events.wait(org, events)
         if wait:
             self.refusals.count(ORG_EVENTS, str(org), user=publisher.user, **fields)
             raise _too_many("your organisation publishes too many events", wait)
-        self._events.take(user, events)
+        wait = self._events.take(user, events)
+        if wait:
+            self.refusals.count(EVENTS, publisher.user, org=org, **fields)
+            raise _too_many("you publish too many events", wait)
+        if org is not None:
+            self._org_events.take(org, events)
 
     def grant(self, principal: Principal, **fields: Any) -> None:
         """Let somebody have one ticket or renewal: each is kept, and costs all processes a moment.

@@ -165,6 +165,13 @@ def test_what_the_organisation_refuses_does_not_count_for_the_publisher(world: M
     assert allowed(1, lambda: here.limits.publish(PUBLISHER, 20)) == [None]
 
 
+def test_what_the_publisher_may_not_does_not_count_for_its_organisation(world: Make) -> None:
+    """One publisher that goes on trying takes nothing from the others of its organisation."""
+    here = world(org_events_per_second=20, events_per_second=10)
+    assert allowed(5, lambda: here.limits.publish(PUBLISHER, 20)) == [None, 2, 2, 2, 2]
+    assert allowed(1, lambda: here.limits.publish(Principal("p2", org="o1"), 20)) == [None]
+
+
 def test_a_batch_beyond_the_burst_is_published_once_in_a_while(world: Make) -> None:
     """A batch that is larger than what may come at once is not refused for ever; what follows waits for it."""
     here = world(events_per_second=10)
