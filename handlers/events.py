@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from handlers.refused_fields import RefusedFields, TooDeep
+from handlers.refused_fields import RefusedFields, Search
 from handlers.validation import described
 from hub.errors import BadRequest, InvalidEvent, TooLarge
 from hub.formats import RESERVED_TYPES
@@ -134,9 +134,9 @@ def accept(
         if size > max_event_bytes:
             field = "data" if len(given) == 1 else f"[{index}].data"
             raise TooLarge(f"data has {size} bytes, the limit is {max_event_bytes}", field=field)
-    suspicious = refused_fields.may_be_in(event.data for event in given if not isinstance(event, InvalidEvent))
-    refused = refused_fields if suspicious else NO_FIELDS
-    checked = [attempt(lambda event: _accept(event, publisher, correlation_id, refused), event) for event in given]
+    refused = refused_fields.are_in(*[event.data for event in given if not isinstance(event, InvalidEvent)])
+    search = Search(refused_fields) if refused else None
+    checked = [attempt(lambda event: _accept(event, publisher, correlation_id, search), event) for event in given]
     faults = {index: event for index, event in enumerate(checked) if isinstance(event, InvalidEvent)}
     if faults:
         raise faults[0] if len(given) == 1 else _together(faults, len(given))
@@ -155,7 +155,7 @@ def _together(faults: Mapping[int, InvalidEvent], count: int) -> InvalidEvent:
     )
 
 
-def _accept(event: EventIn, publisher: Principal, correlation_id: str, refused_fields: RefusedFields) -> NewEvent:
+def _accept(event: EventIn, publisher: Principal, correlation_id: str, search: Search | None) -> NewEvent:
     source = publisher.user if event.source is None else event.source
     if not is_topic(event.topic):
         raise _invalid("topic", f"segments of 1 to {MAX_TOPIC_LENGTH} characters in all, joined by dots", event.topic)
@@ -169,7 +169,7 @@ def _accept(event: EventIn, publisher: Principal, correlation_id: str, refused_f
         raise _invalid("source", "a name without spaces, commas and asterisks", source)
     _check_audience(event.audience)
     _check_optional(event)
-    _check_payload(event, refused_fields)
+    _check_payload(event, search)
     return NewEvent(
         event.topic,
         event.type,
@@ -203,16 +203,10 @@ def _check_optional(event: EventIn) -> None:
         raise _invalid("time", "an RFC 3339 time like 2026-01-31T12:00:00Z", event.time)
 
 
-def _check_payload(event: EventIn, refused_fields: RefusedFields) -> None:
-    if not refused_fields.may_be_in([event.data]):
-        return
-    try:
-        path = refused_fields.path_in(str(memoryview(event.data), "utf-8"))
-    except TooDeep:
-        raise InvalidEvent("the payload is nested too deeply", field="data") from None
-    if path is not None:
-        field = f"data{path}" if path.startswith("[") else f"data.{path}"
-        raise RefusedField("expected no field with a name of secrets: events are kept, and shown to others", field=field)
+def _check_payload(event: EventIn, search: Search | None) -> None:
+    field = None if search is None else search.field_in(event.data)
+    if field is not None:
+        raise RefusedField("expected no field with the name of a secret: events are kept, and shown to others", field=field)
 
 
 def _is_time(text: str) -> bool:
