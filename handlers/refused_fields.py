@@ -21,7 +21,8 @@ _LOWER: Final = bytes(range(256)).lower()
 _JOINERS: Final = b"_-"
 _ESCAPED_ASCII: Final = re.compile(rb"\\u00[2-7]")
 # A quotation mark that begins a string is never behind a backslash in JSON, and a string before a colon is a name (RFC 8259 section 4).
-_BEGIN: Final = rb'(?<!\\)"'
+# It comes first in the pattern, since looking for one character is fast.
+_BEGIN: Final = rb'"(?<!\\")'
 _END: Final = rb'"[ \t\r\n]*:'
 _ESCAPABLE_JOINERS: Final = rb"(?:[_-]|\\u00(?:5[fF]|2[dD]))*+"
 
@@ -38,10 +39,17 @@ class RefusedFields:
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(plain_name(name) for name in names)
         assert all(name.isascii() and name.isalnum() for name in self._names)
+        names = sorted(self._names)
         # Two patterns: one for texts that are all lower case and without joiners, the other for texts with escaped letters, as they are.
-        self._plain = re.compile(_BEGIN + b"(?:%b)" % b"|".join(map(str.encode, sorted(self._names))) + _END)
+        self._plain = re.compile(_BEGIN + b"(?:%b)" % b"|".join(map(str.encode, names)) + _END)
+        first = "".join({name[0] + name[0].upper() for name in names}).encode()
         self._escaped = re.compile(
-            _BEGIN + _ESCAPABLE_JOINERS + b"(?:%b)" % b"|".join(map(_escapable, sorted(self._names))) + _ESCAPABLE_JOINERS + _END
+            _BEGIN
+            + rb"(?=[%b_\\-])" % first  # which most names in a text do not begin with
+            + _ESCAPABLE_JOINERS
+            + b"(?:%b)" % b"|".join(map(_escapable, names))
+            + _ESCAPABLE_JOINERS
+            + _END
         )
 
     def are_in(self, *payloads: Payload) -> bool:
