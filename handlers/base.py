@@ -29,7 +29,7 @@ from hub.errors import (
     Unauthenticated,
     UriTooLong,
 )
-from hub.principal import Principal
+from hub.principal import AGENT, Principal
 from storage.errors import Overloaded, Unavailable
 
 logger = logging.getLogger("tailcast.handlers")
@@ -208,7 +208,7 @@ class Handler(RequestHandler):
         """Return who is asking.
 
         Args:
-            roles: One of these is needed; none: anybody with a credential. An agent has no use of its other roles: it may only subscribe.
+            roles: One of these is needed, and an agent has no use of them; none: anybody with a credential.
 
         Raises:
             Unauthenticated: If there is no credential that holds.
@@ -220,7 +220,7 @@ class Handler(RequestHandler):
             raise Unauthenticated("a credential is needed, like Authorization: Bearer <token>")
         with self.services.rates.login(self.address, correlationId=self.correlation_id):
             principal = await self.services.authenticator.principal(credential)
-        if roles and (principal.has_role(AGENT) or not principal.has_role(*roles)):
+        if roles and not principal.has_role(*roles):
             raise Forbidden(f"this needs one of the roles {', '.join(roles)}" + (", and no agent" if principal.has_role(AGENT) else ""))
         return principal
 

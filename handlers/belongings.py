@@ -9,7 +9,7 @@ from hub.errors import BadRequest, Forbidden
 from hub.ownership import RESOURCE, OwnershipChanges, owned_audiences
 from hub.ownership import Owned as Change
 from hub.principal import Principal
-from storage.ownership import Owned, Ownership
+from storage.ownership import MAX_RESOURCES, Owned, Ownership
 
 MAX_OWNED = 1000  # resources that a connection hears of without naming them
 
@@ -87,11 +87,14 @@ class Belonging:
 
     async def among(self, principal: Principal, audiences: frozenset[str]) -> frozenset[str]:
         """Return those of some audiences that are resources of a principal's."""
+        names = [audience.removeprefix(RESOURCE) for audience in audiences]
         while True:
             mark = self._mark()
-            found = await self._ownership.owners_of([audience.removeprefix(RESOURCE) for audience in audiences])
+            found: list[Owned] = []
+            for first in range(0, len(names), MAX_RESOURCES):
+                found += (await self._ownership.owners_of(names[first : first + MAX_RESOURCES])).values()
             if not self._changes.forgot(mark):
-                return owned_audiences(_changes(found.values()), self._changes.since(mark), principal) & audiences
+                return owned_audiences(_changes(found), self._changes.since(mark), principal) & audiences
 
     def _mark(self) -> int:
         """Return where the changes stand; if there were any, no answer from before is good for what is asked next."""

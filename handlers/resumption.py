@@ -71,7 +71,7 @@ class Sealer:
         content = _Content(claims_of(principal), connection.subscriptions(), position, until)
         nonce = self._make_nonce(NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, self._encode(content), PURPOSE)
-        token = urlsafe_b64encode(nonce + sealed).rstrip(b"=").decode()
+        token = _text_of(nonce + sealed)
         return token if len(token) <= MAX_LENGTH else None
 
     def open(self, token: str) -> Resumption:
@@ -88,7 +88,13 @@ class Sealer:
 
     def _content(self, token: str) -> _Content:
         try:
-            raw = urlsafe_b64decode(token[: MAX_LENGTH + 1] + "=" * (-len(token) % 4))
+            raw = urlsafe_b64decode(token[:MAX_LENGTH] + "=" * (-len(token) % 4))
+            if _text_of(raw) != token:  # decoding overlooks what is not base64, and the spare bits of the last character
+                raise ValueError("not as it was written")
             return self._decode(self._cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], PURPOSE))
         except (InvalidTag, Base64Error, ValueError, msgspec.MsgspecError):
             raise Unauthenticated("the resume token does not hold") from None
+
+
+def _text_of(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()

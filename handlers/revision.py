@@ -55,16 +55,18 @@ class Revision:
         self._hub.rights.revoke(Revocation(*kept) for kept in await self._state.revocations.in_force())
         await self._state.ownership.open()  # not before now, when changes are heard of: it remembers whether there is any resource
         for index, connection in enumerate(list(self._hub.connections), 1):
-            if connection.owns_all or connection.owned:
-                await self._revise(connection)
+            await self._revise(connection)
             if index % SLICE == 0:
                 await asyncio.sleep(0)
         return True
 
     async def _revise(self, connection: Connection) -> None:
-        if connection.owns_all:
-            owned = await self._belonging.everything(connection.principal)
-        else:
-            owned = await self._belonging.among(connection.principal, connection.owned)
-        if owned is not None and not connection.closed:
+        owned = await self._belonging.everything(connection.principal) if connection.owns_all else None
+        if owned is None:  # it has named what it hears of, or has come to own more than can be asked for
+            asked = connection.owned | connection.named()
+            if not asked:
+                return
+            found = await self._belonging.among(connection.principal, asked)
+            owned = connection.owned - asked | found  # what it has come to hear of meanwhile stays
+        if not connection.closed:
             self._hub.change_rights(connection, owned)

@@ -150,7 +150,7 @@ class Connection:
         self.sink = sink
         self.owner = owner
         self.owned: frozenset[str] = frozenset()  # audiences of those resources of its principal's that it hears of
-        self.owns_all = True  # it hears of all of them, also of those to come; False: only of those it has named
+        self.owns_all = True  # it hears of all of them, also of those to come; False: only of those that its subscriptions name
         self.inbox: Inbox | None = None  # None: what the client sends does not matter
         self.interest: Interest[Connection] | None = None  # None before it is opened and after it is closed
         self.state = State.READING
@@ -234,6 +234,14 @@ class Connection:
         if self.coverage is not None:
             return frozenset(one.subscription for one in self.coverage.values())
         return self.interest.subscriptions if self.interest is not None else frozenset()
+
+    def named(self) -> frozenset[str]:
+        """Return the audiences that its subscriptions are limited to."""
+        return frozenset(audience for one in self.subscriptions() for audience in one.audiences)
+
+    def hears_of(self, audience: str) -> bool:
+        """Tell whether it hears of the resource with this audience whenever that is its principal's."""
+        return self.owns_all or audience in self.named()
 
     def _coverages(self) -> Iterable[Coverage]:
         return self.coverage.values() if self.coverage is not None else ()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 PUBLIC = "public"
+AGENT = "agent"
 AUDIENCE_KINDS = ("public", "user:<id>", "org:<id>", "entity:<id>", "resource:<kind>/<id>")
 MAX_AUDIENCE_LENGTH = 256
 _ID = r"[^\s,\x00-\x1f\x7f\ud800-\udfff]+"
@@ -38,8 +39,8 @@ class Principal:
     session_id: str | None = None
 
     def has_role(self, *roles: str) -> bool:
-        """Tell whether it has one of these roles."""
-        return not self.roles.isdisjoint(roles)
+        """Tell whether it has one of these roles, to use it: an agent may only subscribe, whatever other roles it has."""
+        return AGENT in roles if AGENT in self.roles else not self.roles.isdisjoint(roles)
 
     def names(self) -> Iterator[str]:
         """Return the audiences that it is itself: its user, organisation and entity, and nothing it was granted beyond."""

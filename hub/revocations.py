@@ -32,8 +32,11 @@ class Revocations:
         return sum(map(len, self._by_kind.values()))
 
     def add(self, revocation: Revocation) -> None:
-        """Note one; of two for the same credentials both count, so times only grow."""
-        known = self._by_kind[revocation.kind]
+        """Note one; of two for the same credentials both count, so times only grow. A kind that a newer version of this server has means
+        nothing here."""
+        known = self._by_kind.get(revocation.kind)
+        if known is None:
+            return
         old = known.get(revocation.id, revocation)
         known[revocation.id] = Revocation(
             revocation.kind, revocation.id, max(old.before, revocation.before), max(old.until, revocation.until)

@@ -132,10 +132,10 @@ class Rights:
         for owner in owned.owners:
             concerned.update(dict.fromkeys(self.census.named(owner)))
         for connection in concerned:
-            if owned.belongs_to(connection.principal) and connection.owns_all:
-                self._hub.change_rights(connection, connection.owned | {audience})
-            elif not owned.belongs_to(connection.principal):
+            if not owned.belongs_to(connection.principal):
                 self._hub.change_rights(connection, connection.owned - {audience})
+            elif connection.hears_of(audience):
+                self._hub.change_rights(connection, connection.owned | {audience})
 
     def renew(self, renewed: Renewed) -> bool:
         """Let a connection of this process go on with a fresh credential, if it is the same principal's; False: it is not here."""

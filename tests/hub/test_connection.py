@@ -156,3 +156,29 @@ def test_subscription_with_a_place_of_its_own_misses_what_is_gone_behind_it() ->
     connection.position = Position(0, 0)
     assert not connection.missed(41)
     assert connection.missed(42)
+
+
+def test_connection_hears_of_the_resources_that_it_names_unless_it_hears_of_all() -> None:
+    """Without a name of its own for a resource, it hears of it only if it wants to hear of everything that is its principal's."""
+    connection = make(Coverage(Subscription("a", audiences=frozenset({"resource:r/1"})), 0), held("b", 0))
+    assert connection.hears_of("resource:r/2")
+    connection.owns_all = False
+    assert connection.named() == {"resource:r/1"}
+    assert connection.hears_of("resource:r/1")
+    assert not connection.hears_of("resource:r/2")
+
+
+def test_connection_may_receive_what_it_owns_besides_its_credentials_audiences() -> None:
+    """What it owns changes while it lives; what its credential says is not touched by that."""
+    connection = make()
+    assert connection.audiences() == connection.principal.audiences
+    connection.owned = frozenset({"resource:r/1"})
+    assert connection.audiences() == {*connection.principal.audiences, "resource:r/1"}
+
+
+def test_connection_is_over_once_it_is_closed() -> None:
+    """And in no other state."""
+    connection = make()
+    assert not connection.closed
+    connection.detach(State.CLOSED, place_of(1))
+    assert connection.closed is True

@@ -55,3 +55,26 @@ def test_principal_has_a_role_if_it_has_one_of_them() -> None:
     principal = Principal("u", roles=frozenset({"publisher"}))
     assert principal.has_role("admin", "publisher")
     assert not principal.has_role("admin")
+
+
+def test_an_agent_has_no_use_of_its_other_roles() -> None:
+    """It may only subscribe, so wherever a role is asked for, it has none but its own (S5)."""
+    agent = Principal("u", roles=frozenset({"agent", "admin", "publisher"}))
+    assert agent.has_role("agent")
+    assert agent.has_role("admin", "agent")
+    assert not agent.has_role("admin", "publisher")
+
+
+def test_a_principal_is_its_user_organisation_and_entity_and_nothing_it_was_granted() -> None:
+    """By these names it owns resources."""
+    granted = frozenset({"public", "user:u", "user:v", "resource:r/1"})
+    assert list(Principal("u", audiences=granted).names()) == ["user:u"]
+    assert list(Principal("u", "o", "e", audiences=granted).names()) == ["user:u", "org:o", "entity:e"]
+
+
+def test_a_credential_of_the_same_one_may_differ_in_everything_else() -> None:
+    """User, organisation and entity make who one is; roles, times and what was granted do not."""
+    one = Principal("u", "o", "e", frozenset({"user"}), expires_at=1.0, token_id="t1")
+    assert one.is_same_as(Principal("u", "o", "e", frozenset({"admin"}), expires_at=2.0))
+    for other in (Principal("v", "o", "e"), Principal("u", "p", "e"), Principal("u", "o", None), Principal("u", None, "e")):
+        assert not one.is_same_as(other)
