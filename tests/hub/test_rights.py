@@ -122,6 +122,7 @@ async def test_one_more_of_a_user_closes_the_oldest(expected_logs: list[str], ca
     expected_logs.append("too many connections")
     stage = Stage(per_user=2)
     (oldest, sink), (second, _), (third, _) = stage.open(), stage.open(), stage.open("u2")
+    assert len(stage.hub.connections) == 3
     with caplog.at_level(logging.WARNING):
         newest, _ = stage.open()
     assert oldest.closed

@@ -302,3 +302,13 @@ async def test_a_closed_one_answers_nothing_more(ownership: Ownership) -> None:
         await ownership.owned_by(["user:u1"], 10)
     with pytest.raises(Unavailable, match="stopping"):
         await ownership.owners_of(["stream/42"])
+
+
+async def test_versions_are_plain_numbers(ownership: Ownership) -> None:
+    """Whoever passes an answer on must not meet a type of the driver's, which encoders refuse."""
+    changed = await ownership.set_owners("stream/1", ["user:u1"])
+    found = (await ownership.owners_of(["stream/1"]))["stream/1"]
+    (owned,) = await ownership.owned_by(["user:u1"], 10)
+    created = await ownership.create("stream/2", ["user:u1"])
+    assert created is not None
+    assert {type(one.version) for one in (changed, found, owned, created)} == {int}
