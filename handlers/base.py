@@ -13,7 +13,6 @@ from tornado.web import Application, HTTPError, RequestHandler, stream_request_b
 
 from handlers.addresses import client_address
 from handlers.authentication import RESUME, SESSION, TICKET, TOKEN, Credential
-from handlers.rates import AGENT
 from handlers.services import Services
 from handlers.validation import described
 from hub.errors import (

@@ -12,9 +12,8 @@ from handlers.addresses import counted_as
 from handlers.buckets import Allowance, Buckets
 from handlers.refusals import AGENT_SUBSCRIPTIONS, CONNECTS, EVENTS, FAILED_LOGINS, GRANTS, MESSAGES, ORG_EVENTS, Refusals
 from hub.errors import TokenExpired, TooMany, Unauthenticated
-from hub.principal import Principal
+from hub.principal import AGENT, Principal
 
-AGENT: Final = "agent"
 MESSAGES_BURST_SECONDS: Final = 4.0  # of messages that may come at once: a page that opens subscribes to all it shows
 EVENTS_BURST_SECONDS: Final = 2.0  # of events that may come at once
 
