@@ -34,7 +34,7 @@ async def shown(here: Assembly, kind: str) -> Credential:
 async def test_each_kind_speaks_for_whom_it_was_made_for(here: Assembly, kind: str) -> None:
     """With its organisation, its roles and the audiences that follow, and an end."""
     principal = await here.services.authenticator.principal(await shown(here, kind))
-    assert (principal.user, principal.org, principal.roles) == ("u1", "o1", {"user"})
+    assert (principal.user, principal.org, principal.roles) == ("u1", "o1", frozenset({"user"}))
     assert principal.audiences == {"public", "user:u1", "org:o1"}
     assert principal.expires_at is not None
     assert principal.token_id == ("t1" if kind != SESSION else None)

@@ -103,7 +103,7 @@ async def test_what_changes_while_mongodb_answers_counts(desk: Desk, named: list
     desk.changes.note(mine._replace(owners=("user:u2",), version=mine.version + 1))
     desk.changes.note(Owned("a/2", ("user:u1",), 1))
     held.let_go.set()
-    assert await asked == {"resource:a/2"}
+    assert await asked == frozenset({"resource:a/2"})
 
 
 @pytest.mark.parametrize("named", [[], ["resource:a/1"]])

@@ -22,7 +22,7 @@ CONTROLS: list[Control] = [
 
 def appended(event: NewEvent) -> Entry:
     """Return an event as it is read from the log."""
-    return Entry({**event.document(), "_id": 1, "ms": 5}, CODEC)
+    return Entry.of({**event.document(), "_id": 1, "ms": 5}, CODEC)
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda control: type(control).__name__)

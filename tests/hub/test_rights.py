@@ -47,7 +47,7 @@ class Stage:
     def _entry(self, seq: int, told: Control | str) -> Entry:
         if isinstance(told, str):
             return make_entry(seq, audience=(told,))
-        return Entry({**control_event(told).document(), "_id": seq, "ms": FIRST_MS + seq}, CODEC)
+        return Entry.of({**control_event(told).document(), "_id": seq, "ms": FIRST_MS + seq}, CODEC)
 
     def open(
         self,
