@@ -13,6 +13,7 @@ from tornado.web import Application, HTTPError, RequestHandler, stream_request_b
 
 from handlers.addresses import client_address
 from handlers.authentication import RESUME, SESSION, TICKET, TOKEN, Credential
+from handlers.origins import Page
 from handlers.services import Services
 from handlers.validation import described
 from hub.errors import (
@@ -107,47 +108,24 @@ class Handler(RequestHandler):
         """Give every answer, errors too, its correlation id and its cross-origin headers."""
         self.set_header("X-Correlation-ID", self.correlation_id)
         self.clear_header("Server")
-        for name, value in self.cors_headers().items():
+        for name, value in self.page.headers().items():
             self.set_header(name, value)
 
     def compute_etag(self) -> str | None:
         """Nothing here is worth caching."""
         return None
 
-    # Cross-origin requests (the Fetch standard, section 3.2)
+    # Pages of other origins
 
-    def origin_allowed(self, origin: str) -> bool:
-        """Tell whether a page of this origin may use the server: its own pages, and those in the setting."""
-        allowed = self.services.allowed_origins
-        return self._own_origin(origin) or origin.lower() in allowed or "*" in allowed
-
-    def origin_known(self, origin: str) -> bool:
-        """Tell whether pages of this origin may use their user's cookies here: those that the setting names, and not all by `*`."""
-        return self._own_origin(origin) or origin.lower() in self.services.allowed_origins - {"*"}
-
-    def _own_origin(self, origin: str) -> bool:
-        return origin.partition("://")[2].lower() == self.request.host.lower()  # of either scheme: a proxy may have ended TLS
-
-    def cors_headers(self) -> dict[str, str]:
-        """Return the headers that let an allowed page read the answer; with its user's cookies only if its origin is known by name."""
-        origin = self.request.headers.get("Origin")
-        if origin is None or not self.origin_allowed(origin):
-            return {"Vary": "Origin"}
-        headers = {
-            "Vary": "Origin",
-            "Access-Control-Allow-Origin": origin,
-            "Access-Control-Expose-Headers": "X-Correlation-ID, Retry-After, Last-Event-ID",
-        }
-        if self.origin_known(origin):
-            headers["Access-Control-Allow-Credentials"] = "true"
-        return headers
+    @property
+    def page(self) -> Page:
+        """The page that the request comes from."""
+        return Page(self.request.headers.get("Origin"), self.request.host, self.services.allowed_origins)
 
     def options(self, *_: str, **__: str) -> None:
         """Answer a preflight."""
-        if "Access-Control-Allow-Origin" in self.cors_headers():
-            self.set_header("Access-Control-Allow-Methods", self.CORS_METHODS)
-            self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID, X-Correlation-ID")
-            self.set_header("Access-Control-Max-Age", "600")
+        for name, value in self.page.preflight_headers(self.CORS_METHODS).items():
+            self.set_header(name, value)
         self.set_status(204)
 
     # Who is asking
@@ -189,19 +167,11 @@ class Handler(RequestHandler):
         return None
 
     def _session(self, secret: str) -> Credential:
-        """Return a session's credential, if this may be used here: browsers add cookies to whatever any page asks for.
-
-        A page of another site cannot read the answer to its own GET, and says so by `Origin` whenever it could; so only what changes
-        something, and WebSockets (see websocket.py), need an `Origin` in any case.
-        """
-        headers = self.request.headers
-        origin = headers.get("Origin")
-        site = headers.get("Sec-Fetch-Site", "same-origin" if self.request.method in ("GET", "HEAD") else "")
-        if origin is not None and self.origin_known(origin):
-            return Credential(SESSION, secret)
-        if origin is None and site in ("same-origin", "none") and not self.COOKIES_NEED_ORIGIN:
-            return Credential(SESSION, secret)
-        raise Forbidden("a session cookie is taken from pages of known origins only: see the setting allowed_origins")
+        """Return a session's credential, if this may be used here."""
+        site = self.request.headers.get("Sec-Fetch-Site")
+        if not self.page.may_use_cookies(self.request.method or "", site, unnamed=not self.COOKIES_NEED_ORIGIN):
+            raise Forbidden("a session cookie is taken from pages of known origins only: see the setting allowed_origins")
+        return Credential(SESSION, secret)
 
     async def principal(self, *roles: str) -> Principal:
         """Return who is asking.

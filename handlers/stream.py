@@ -91,7 +91,7 @@ class Stream(Opening):
             "Connection": "keep-alive" if chunked else "close",
             "X-Accel-Buffering": "no",  # nginx passes events on at once
             "X-Correlation-ID": self.correlation_id,
-            **self.cors_headers(),
+            **self.page.headers(),
         }
         if chunked:
             headers["Transfer-Encoding"] = "chunked"

@@ -11,6 +11,7 @@ from handlers.authentication import RESUME, TOKEN, Credential
 from handlers.belongings import NOTHING
 from handlers.conversation import Conversation, Entry
 from handlers.opening import Opening
+from handlers.origins import Page
 from handlers.sockets import SocketSink
 from handlers.stream import response_head, take_socket
 from hub.errors import BadRequest, Forbidden, TailcastError
@@ -33,11 +34,16 @@ class WebSocket(Opening):
     OPEN = True  # a credential may come in the first message
     COOKIES_NEED_ORIGIN = True  # every browser sends it with a handshake
 
+    @property
+    def page(self) -> Page:
+        """The page that the handshake comes from; drafts of the protocol had a header of their own for it."""
+        headers = self.request.headers
+        return super().page._replace(origin=headers.get("Origin") or headers.get("Sec-WebSocket-Origin"))
+
     def prepare(self) -> None:
         """Refuse pages of foreign origins. Here, since browsers send no preflight before a handshake."""
         super().prepare()
-        origin = self.request.headers.get("Origin") or self.request.headers.get("Sec-WebSocket-Origin")
-        if origin is not None and not self.origin_allowed(origin):
+        if self.page.is_foreign():
             raise Forbidden("pages of this origin may not connect: see the setting allowed_origins")
 
     async def get(self) -> None:
