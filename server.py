@@ -34,6 +34,7 @@ from handlers.refusals import Refusals
 from handlers.refused_fields import RefusedFields
 from handlers.resumption import Sealer
 from handlers.revision import Revision
+from handlers.roll import RollCall
 from handlers.services import Limits, Services
 from handlers.sockets import Poller
 from hub.errors import NotReady
@@ -290,6 +291,7 @@ class Parts:
     services: Services
     follower: Follower
     revision: Revision
+    roll: RollCall
 
     def work(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Return what must run as long as the server does, by name."""
@@ -300,6 +302,7 @@ class Parts:
             "catching up": services.hub.catch_up.run(),
             "sweep": services.hub.keeper.run(),
             "revision of rights": self.revision.run(),
+            "roll": self.roll.run(),
         }
         published = services.authenticator.verifier.published
         return work if published is None else {**work, "published keys": published.run()}
@@ -350,7 +353,7 @@ def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Cloc
         allowed_origins=frozenset(settings.allowed_origins),
         trusted_proxies=settings.trusted_proxies,
     )
-    return Parts(services, Follower(log, hub), Revision(hub, state, belonging))
+    return Parts(services, Follower(log, hub), Revision(hub, state, belonging), RollCall(state.roll, hub.rights.roll, clock))
 
 
 def make_verifier(settings: Settings) -> TokenVerifier:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hub.connection import Connection
+from hub.principal import Principal
 
 USER, ORG, ENTITY = "user", "org", "entity"
 
@@ -47,6 +48,9 @@ class _Index:
             return 0
         return len(held) if isinstance(held, dict) else 1
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
     def __len__(self) -> int:
         return len(self._held)
 
@@ -60,14 +64,14 @@ class Census:
 
     def enter(self, connection: Connection) -> None:
         """Count a connection in."""
-        for kind, name in _names(connection):
+        for kind, name in names_of(connection.principal):
             self._by_kind[kind].add(name, connection)
         for audience in connection.owned:
             self._by_resource.add(audience, connection)
 
     def leave(self, connection: Connection) -> None:
         """Count a connection out."""
-        for kind, name in _names(connection):
+        for kind, name in names_of(connection.principal):
             self._by_kind[kind].remove(name, connection)
         for audience in connection.owned:
             self._by_resource.remove(audience, connection)
@@ -79,6 +83,10 @@ class Census:
     def count(self, kind: str, name: str) -> int:
         """Return how many connections a user, an organisation or an entity has."""
         return self._by_kind[kind].count(name)
+
+    def names(self, kind: str) -> Iterator[str]:
+        """Return which users, organisations or entities are connected."""
+        return iter(self._by_kind[kind])
 
     def users(self) -> int:
         """Return how many users are connected."""
@@ -102,8 +110,8 @@ class Census:
         connection.owned = owned
 
 
-def _names(connection: Connection) -> Iterator[tuple[str, str]]:
-    principal = connection.principal
+def names_of(principal: Principal) -> Iterator[tuple[str, str]]:
+    """Return under which kinds and names a principal's connections are counted."""
     yield USER, principal.user
     if principal.org is not None:
         yield ORG, principal.org

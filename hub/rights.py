@@ -17,6 +17,7 @@ from hub.errors import REPLACED, UNAUTHENTICATED, Forbidden, TooMany, Unauthenti
 from hub.ownership import Owned, OwnershipChanges
 from hub.principal import Principal
 from hub.revocations import Revocation, Revocations
+from hub.roll import Roll
 from storage.entries import Entry
 
 logger = logging.getLogger("tailcast.hub")
@@ -64,6 +65,12 @@ class Rights:
         self._connections_per_org = connections_per_org
         self._forgot_at = time()
         self.census = Census()
+        self.roll = Roll(
+            self.census,
+            self._replace,
+            connections_per_user=connections_per_user,
+            connections_per_org=connections_per_org,
+        )
         self.revocations = Revocations()
         self.changes = OwnershipChanges()
         self.missed = asyncio.Event()  # set when part of the log was lost: what was told there must be asked of MongoDB
@@ -80,22 +87,27 @@ class Rights:
         if self.revocations.cover(principal):
             raise Unauthenticated("the credential was revoked")
         limit, org = self._connections_per_org, principal.org
-        if limit and org is not None and self.census.count(ORG, org) >= limit:
+        if limit and org is not None and self.census.count(ORG, org) + self.roll.elsewhere.org(org) >= limit:
             raise TooMany(f"at most {limit} connections for one organisation", retry_after=ORG_RETRY_SECONDS)
 
     def enter(self, connection: Connection) -> None:
         """Count a connection in, and close the oldest of its user if these are too many now."""
         self.census.enter(connection)
+        self.roll.note(connection.principal)
         limit, user = self._connections_per_user, connection.principal.user
-        if not limit or self.census.count(USER, user) <= limit:
-            return
-        for oldest in self.census.of(USER, user)[:-limit]:
+        if limit and self.census.count(USER, user) > limit:
+            self._replace(self.census.of(USER, user)[:-limit])
+
+    def _replace(self, connections: list[Connection]) -> None:
+        limit = self._connections_per_user
+        for oldest in connections:
             logger.warning("too many connections", extra={"fields": {**oldest.describe(), "limit": limit}})
             self._hub.close(oldest, REPLACED, f"a newer connection took its place: a user has at most {limit}")
 
     def leave(self, connection: Connection) -> None:
         """Count a connection out."""
         self.census.leave(connection)
+        self.roll.note(connection.principal)
 
     # What the log tells
 

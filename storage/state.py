@@ -1,13 +1,15 @@
-"""What is kept beside the log: sessions, tickets, revocations and who owns what; opened and closed together."""
+"""What is kept beside the log: sessions, tickets, revocations, who owns what, who is connected; opened and closed together."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 
 from storage.keys import shared_key
 from storage.mongo import Database
 from storage.ownership import Ownership
 from storage.revocations import RevocationStore
+from storage.roll import RollStore
 from storage.sessions import Sessions
 from storage.tickets import Tickets
 
@@ -29,6 +31,7 @@ class State:
         self.tickets = Tickets(database, clock=clock)
         self.revocations = RevocationStore(database, clock=clock)
         self.ownership = Ownership(database, clock=clock)
+        self.roll = RollStore(database, process=secrets.token_hex(6))
 
     async def open(self) -> bytes:
         """Make what is not there yet, and return the key that resume tokens are sealed with; idempotent.
@@ -40,6 +43,7 @@ class State:
         await self.tickets.open()
         await self.revocations.open()
         await self.ownership.open()
+        await self.roll.open()
         return await shared_key(self._database, RESUME_KEY, RESUME_KEY_BYTES)
 
     async def close(self) -> None:

@@ -55,14 +55,14 @@ class Assembly:
         self.port = 0  # where it listens, once started
 
     async def start(self) -> None:
-        """Serve; the sweep runs only when a test calls `pass_seconds`."""
+        """Serve; the sweep runs only when a test calls `pass_seconds`, and the roll is called only by `roll.exchange()`."""
         await self.log.open()
         parts = server.assemble(self.settings, self.log, self.state, await self.state.open(), self.clock)
-        self.services, self.follower, self.revision = parts.services, parts.follower, parts.revision
+        self.services, self.follower, self.revision, self.roll = parts.services, parts.follower, parts.revision, parts.roll
         self.services.jitter_ms = lambda: 1234
         self.hub, self.appender = self.services.hub, self.services.appender
         for name, work in parts.work().items():
-            if name == "sweep":
+            if name in ("sweep", "roll"):
                 work.close()
             else:
                 self.tasks.append(asyncio.create_task(work, name=name))
