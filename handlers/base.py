@@ -120,7 +120,8 @@ class Handler(RequestHandler):
     @property
     def page(self) -> Page:
         """The page that the request comes from."""
-        return Page(self.request.headers.get("Origin"), self.request.host, self.services.allowed_origins)
+        request = self.request
+        return Page(request.headers.get("Origin"), request.host, request.protocol, self.services.allowed_origins)
 
     def options(self, *_: str, **__: str) -> None:
         """Answer a preflight."""

@@ -11,12 +11,13 @@ SAFE_METHODS = ("GET", "HEAD")
 class Page(NamedTuple):
     """The page that a request comes from.
 
-    `origin` is what the browser says of it; None: nothing, since it is no browser, or has no reason to. `host` is whom it asks, and
-    `listed` are the origins in the settings.
+    `origin` is what the browser says of it; None: nothing, since it is no browser, or has no reason to. `host` is whom it asks, by
+    `scheme`, and `listed` are the origins in the settings.
     """
 
     origin: str | None
     host: str
+    scheme: str
     listed: frozenset[str]
 
     def is_foreign(self) -> bool:
@@ -27,9 +28,17 @@ class Page(NamedTuple):
         """Tell whether it is a page that may use its user's cookies here: the server's own, or listed by name, and not by `*`."""
         if self.origin is None:
             return False
-        # Of either scheme: a proxy may have ended TLS.
-        own = self.origin.partition("://")[2].lower() == self.host.lower()
-        return own or (self.origin.lower() in self.listed and self.origin != ANY)
+        return self._is_own(self.origin) or (self.origin.lower() in self.listed and self.origin != ANY)
+
+    def _is_own(self, origin: str) -> bool:
+        """Tell whether this is the origin that the request was sent to; of either scheme, since a proxy may have ended TLS.
+
+        Where TLS ends here, a page without it is a foreign one: whoever is between it and its user could have written it.
+        """
+        scheme, _, host = origin.partition("://")
+        if self.scheme == "https" and scheme.lower() != "https":
+            return False
+        return host != "" and host.lower() == self.host.lower()
 
     def may_use_cookies(self, method: str, site: str | None, *, unnamed: bool) -> bool:
         """Tell whether a cookie that came with a request may be used: browsers add cookies to whatever any page asks for.

@@ -14,6 +14,7 @@ from hub.errors import BadRequest
 from hub.formats import rfc3339
 from hub.revocations import Revocation
 from storage.revocations import Revoked as Kept
+from storage.sessions import is_session_id
 
 logger = logging.getLogger("tailcast.handlers")
 
@@ -38,6 +39,8 @@ class Revocations(Handler):
         wanted = self.decoded(RevocationIn)
         if not 0 < len(wanted.id) <= MAX_ID_LENGTH:
             raise BadRequest(f"expected 1 to {MAX_ID_LENGTH} characters", field="id")
+        if wanted.kind == "session" and not is_session_id(wanted.id):
+            raise BadRequest("expected the id of a session, which is not its secret", field="id")
         revocation = await revoke(self.services, wanted.kind, wanted.id, self.correlation_id)
         before, until = (rfc3339(int(seconds * 1000)) for seconds in (revocation.before, revocation.until))
         self.answer({"kind": wanted.kind, "id": wanted.id, "before": before, "until": until}, status=202)

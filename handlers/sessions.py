@@ -12,6 +12,7 @@ from handlers.credentials import claims_of, principal_of
 from handlers.revocations import revoke
 from hub.errors import BadRequest, Forbidden, NotFound, Unauthenticated
 from hub.formats import rfc3339
+from storage.sessions import is_session_id
 
 logger = logging.getLogger("tailcast.handlers")
 
@@ -75,6 +76,8 @@ class Session(Handler):
         principal = await self.principal()
         if not principal.has_role("admin") and principal.session_id != id:
             raise Forbidden("this needs the role admin, unless the session is your own")
+        if not is_session_id(id):  # it may be the secret, given by mistake, and a revocation is kept
+            raise NotFound("there is no such session")
         await revoke(self.services, "session", id, self.correlation_id)
         if await self.services.state.sessions.revoke(id) is None and principal.has_role("admin"):
             raise NotFound("there is no such session")

@@ -238,7 +238,7 @@ class Settings:
         "Credentials",
         30.0 * _DAY,
         kinds.seconds(1, 3660 * _DAY),
-        "How long a revocation is kept; must be longer than any token lives.",
+        "How long a revocation is kept; must be longer than any token lives, and than sessions do.",
     )
     connections_per_user: int = _setting(
         "Limits",

@@ -65,6 +65,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     given |= {name: _public(_declared(name, f"--{name}"), f"--{name}", text) for name, text in arguments.items()}
     settings = Settings(**{name: _parsed(one) for name, one in given.items()})
     _check_pair("tls_certificate", settings.tls_certificate, "tls_key", settings.tls_key)
+    _check_revocations(settings)
     return _with_algorithms(settings)
 
 
@@ -191,6 +192,16 @@ def _check_pair(first: str, first_value: object, second: str, second_value: obje
     if bool(first_value) != bool(second_value):
         missing, given = (first, second) if second_value else (second, first)
         raise SettingsError(f"{missing}: needed, since {given} is given")
+
+
+def _check_revocations(settings: Settings) -> None:
+    """Refuse to forget a revocation while a credential that it concerns could still be shown."""
+    for name in ("session_seconds", "resume_seconds", "ticket_seconds"):
+        longest = getattr(settings, name)
+        if settings.revocation_seconds < longest:
+            raise SettingsError(
+                f"revocation_seconds: expected {longest:g} or more, since {name} is that long: what is revoked would hold again"
+            )
 
 
 def _with_algorithms(settings: Settings) -> Settings:

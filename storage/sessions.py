@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from storage.mongo import Database, Document
 
 SESSIONS = "sessions"
 ID_BYTES = 16  # of the hash
+_ID = re.compile(rf"[0-9a-f]{{{2 * ID_BYTES}}}")
 
 
 class NewSession(NamedTuple):
@@ -136,6 +138,11 @@ class Sessions:
         """Return the session if its time is not over: MongoDB deletes it up to minutes later."""
         session = _session(document)
         return session if self._clock() < session.expires_at else None
+
+
+def is_session_id(text: str) -> bool:
+    """Tell whether this has the form of a session's id. A session's secret, which must be kept nowhere, has not."""
+    return _ID.fullmatch(text) is not None
 
 
 def _id_of(hashed: bytes) -> str:

@@ -329,6 +329,12 @@ async def test_the_servers_own_pages_may_read(here: Assembly) -> None:
     assert "access-control-allow-origin" not in (await get(here.port, "/healthz", headers=other)).headers
 
 
+async def test_a_page_without_an_origin_is_nobodys(here: Assembly) -> None:
+    """A sandboxed page's origin is `null`, which is no host, not even that of a request that names none."""
+    for origin in ("null", "", "://", "http://"):
+        assert "access-control-allow-origin" not in (await get(here.port, "/healthz", headers={"Host": "", "Origin": origin})).headers
+
+
 # ---- what is logged
 
 

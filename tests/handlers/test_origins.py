@@ -10,9 +10,9 @@ HOST = "events.example.com"
 LISTED = "https://app.example.com"
 
 
-def page(origin: str | None, *listed: str) -> Page:
+def page(origin: str | None, *listed: str, host: str = HOST, scheme: str = "http") -> Page:
     """Return a page of this origin, at a server that lists these."""
-    return Page(origin, HOST, frozenset(listed))
+    return Page(origin, host, scheme, frozenset(listed))
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,19 @@ def test_a_page_is_foreign_allowed_or_known(origin: str | None, listed: tuple[st
     """Known are the server's own pages and those listed by name; `*` lets others in without being known (T8)."""
     one = page(origin, *listed)
     assert (one.is_foreign(), one.is_known()) == (foreign, known)
+
+
+@pytest.mark.parametrize("origin", ["null", "", "://", "http://"])
+def test_a_page_without_an_origin_is_nobodys(origin: str) -> None:
+    """A sandboxed page's origin is `null`, which is no host, not even that of a request that names none."""
+    assert page(origin, host="").is_foreign()
+
+
+def test_a_page_without_tls_is_foreign_where_tls_ends_here() -> None:
+    """Whoever is between it and its user could have written it; where a proxy ends TLS, that cannot be told."""
+    assert page(f"http://{HOST}", scheme="https").is_foreign()
+    assert page(f"https://{HOST}", scheme="https").is_known()
+    assert page(f"https://{HOST}", scheme="http").is_known()
 
 
 @pytest.mark.parametrize(

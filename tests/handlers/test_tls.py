@@ -26,7 +26,7 @@ from hub.connection import Connection, State
 from tests.certificates import Certificate, client_hello
 from tests.handlers import test_sockets
 from tests.handlers.assembly import PUBLISHER, USER, Assembly, token
-from tests.handlers.clients import EventStream, Wire, event, publish, request_bytes, text, websocket
+from tests.handlers.clients import EventStream, Wire, event, get, publish, request_bytes, text, websocket
 from tests.handlers.conftest import Assemble
 from tests.handlers.test_sockets import BIG, at_end, called, read, read_all, reset, room, turn
 from tests.waiting import wait_until
@@ -418,6 +418,13 @@ async def test_a_client_library_gets_all_of_a_burst_that_it_does_not_read_at_fir
                 seen.append(message["data"]["n"])
         assert seen == [*range(400), 0]
         await wait_until(lambda: connection.state is State.ATTACHED, "it is on the live path again")
+
+
+async def test_a_page_without_tls_is_a_foreign_one(secure: Assembly) -> None:
+    """Whoever is between it and its user could have written it, and would have the user's cookies (T8)."""
+    for scheme, allowed in (("https", True), ("http", False)):
+        headers = (await get(secure.port, "/healthz", headers={"Origin": f"{scheme}://127.0.0.1:{secure.port}"})).headers
+        assert ("access-control-allow-credentials" in headers) == allowed
 
 
 async def test_a_slow_reader_loses_nothing(secure: Assembly) -> None:

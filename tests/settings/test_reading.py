@@ -184,6 +184,11 @@ def test_public_keys_may_come_in_a_file_that_the_environment_names(tmp_path: Pat
             {"TAILCAST_JWT_SECRET": SECRET, "TAILCAST_JWT_PUBLIC_KEY": PUBLIC_KEY},
             "jwt_algorithms: ES256 is not allowed, but there is a key for it, which would go unused",
         ),
+        (
+            ["--revocation_seconds=600", "--session_seconds=60"],
+            {},
+            "revocation_seconds: expected 3600 or more, since resume_seconds is that long: what is revoked would hold again",
+        ),
         (["--tls_certificate=server.pem"], {}, "tls_key: needed, since tls_certificate is given"),
         ([], {"TAILCAST_TLS_KEY": "server.key"}, "tls_certificate: needed, since tls_key is given"),
         (["--tls_key=-----BEGIN PRIVATE KEY-----"], {}, "--tls_key: expected the path of a PEM file, not what is in one"),

@@ -8,7 +8,7 @@ import hashlib
 import pytest
 
 from storage.errors import Unavailable
-from storage.sessions import NewSession, Session, Sessions
+from storage.sessions import NewSession, Session, Sessions, is_session_id
 from tests.storage.faults import Clock, FaultyDatabase, answer_lost, indexes, not_sent, plan, stored
 
 CLAIMS = {
@@ -73,6 +73,13 @@ async def test_the_secret_is_nowhere_but_at_the_client(sessions: Sessions, datab
     assert repr(made) == f"NewSession(id={made.id!r}, expires_at={made.expires_at!r})"
     for stolen in (made.id, hashed.hex(), made.id + "x" * 11):
         assert await sessions.find(stolen) is None
+
+
+async def test_an_id_is_told_from_a_secret(sessions: Sessions) -> None:
+    """By its form: who names a secret where an id is asked for must not have it kept."""
+    made = await sessions.create(CLAIMS, 60)
+    assert is_session_id(made.id)
+    assert not any(map(is_session_id, (made.secret, "", made.id[:-1], made.id + "0", made.id.upper().replace("0", "G"), made.id + "\n")))
 
 
 async def test_half_of_the_hash_opens_nothing(sessions: Sessions, database: FaultyDatabase) -> None:
