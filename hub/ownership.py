@@ -9,6 +9,7 @@ from typing import NamedTuple
 from hub.principal import Principal
 
 REMEMBERED_CHANGES = 10_000  # far more than come while one question is put to MongoDB
+REMEMBERED_OWNERS = 100_000  # of all of them together: one change may have a hundred owners, with names of 25 KB
 RESOURCE = "resource:"
 
 
@@ -36,7 +37,8 @@ class OwnershipChanges:
     """The last changes, in the order in which the log told of them."""
 
     def __init__(self) -> None:
-        self._changes: deque[Owned] = deque(maxlen=REMEMBERED_CHANGES)
+        self._changes: deque[Owned] = deque()
+        self._owners = 0  # that these name
         self._count = 0  # since the start
         self._versions: dict[str, int] = {}  # of the resources that changed lately, oldest first
 
@@ -49,12 +51,16 @@ class OwnershipChanges:
         if len(self._versions) > REMEMBERED_CHANGES:
             del self._versions[next(iter(self._versions))]
         self._changes.append(change)
+        self._owners += len(change.owners)
         self._count += 1
+        while len(self._changes) > REMEMBERED_CHANGES or self._owners > REMEMBERED_OWNERS:
+            self._owners -= len(self._changes.popleft().owners)
         return True
 
     def lose(self) -> None:
         """Learn that changes were missed: whoever asked before does not know enough any more."""
         self._changes.clear()
+        self._owners = 0
         self._count += REMEMBERED_CHANGES + 1
 
     def mark(self) -> int:

@@ -51,8 +51,14 @@ class Principal:
             yield f"entity:{self.entity}"
 
     def is_same_as(self, other: Principal) -> bool:
-        """Tell whether another credential speaks for the same one, so that a connection may go on with it."""
-        return (self.user, self.org, self.entity) == (other.user, other.org, other.entity)
+        """Tell whether another credential speaks for the same one, so that a connection may go on with it.
+
+        An agent that acts for a user is not that user: with a credential that is soon over it could end the user's connections.
+        """
+        return self._identity() == other._identity()
+
+    def _identity(self) -> tuple[object, ...]:
+        return self.user, self.org, self.entity, AGENT in self.roles
 
 
 def audiences_of(user: str, org: str | None, entity: str | None, further: frozenset[str]) -> frozenset[str]:

@@ -66,6 +66,24 @@ def test_more_changes_than_are_remembered_are_noticed(monkeypatch: pytest.Monkey
     assert changes.note(owned(0)), "its version is forgotten by now"
 
 
+def test_changes_with_many_owners_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of such ones fewer are remembered, and who asked before those is told so."""
+    monkeypatch.setattr(ownership, "REMEMBERED_OWNERS", 5)
+    changes = OwnershipChanges()
+    mark = changes.mark()
+    changes.note(owned(1, "user:u1", "user:u2", "user:u3"))
+    later = changes.mark()
+    changes.note(owned(2, "user:u1", "user:u2"))
+    assert not changes.forgot(mark)
+    changes.note(owned(3, "user:u1"))
+    assert changes.forgot(mark)
+    assert [one.resource for one in changes.since(later)] == ["stream/2", "stream/3"]
+    changes.lose()
+    end = changes.mark()
+    changes.note(owned(4, "user:u1", "user:u2", "user:u3", "user:u4", "user:u5"))
+    assert not changes.forgot(end)
+
+
 def test_after_a_hole_nobody_knows_enough() -> None:
     """What was asked before a part of the log was lost is worth nothing; what is asked afterwards is."""
     changes = OwnershipChanges()

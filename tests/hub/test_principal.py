@@ -73,8 +73,16 @@ def test_a_principal_is_its_user_organisation_and_entity_and_nothing_it_was_gran
 
 
 def test_a_credential_of_the_same_one_may_differ_in_everything_else() -> None:
-    """User, organisation and entity make who one is; roles, times and what was granted do not."""
+    """User, organisation and entity make who one is; other roles than agent, times and what was granted do not."""
     one = Principal("u", "o", "e", frozenset({"user"}), expires_at=1.0, token_id="t1")
     assert one.is_same_as(Principal("u", "o", "e", frozenset({"admin"}), expires_at=2.0))
     for other in (Principal("v", "o", "e"), Principal("u", "p", "e"), Principal("u", "o", None), Principal("u", None, "e")):
         assert not one.is_same_as(other)
+
+
+def test_an_agent_is_not_the_user_it_acts_for() -> None:
+    """Neither goes on with the other's credential: an agent may disconnect nobody, and does not become more than one (S5)."""
+    user, agent = Principal("u", "o"), Principal("u", "o", roles=frozenset({"agent"}))
+    assert not user.is_same_as(agent)
+    assert not agent.is_same_as(user)
+    assert agent.is_same_as(Principal("u", "o", roles=frozenset({"agent", "user"})))
