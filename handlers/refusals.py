@@ -24,7 +24,6 @@ REFUSED_FIELD: Final = "refused_field"
 GRANTS: Final = "grants"
 AGENT_SUBSCRIPTIONS: Final = "agent_subscriptions"
 CONNECTIONS: Final = "connections"
-USER_CONNECTIONS: Final = "user_connections"
 ORG_CONNECTIONS: Final = "org_connections"
 SUBSCRIPTIONS: Final = "subscriptions"
 
@@ -39,7 +38,6 @@ REASONS: Final = {
     REFUSED_FIELD: "refused: a payload has a field that is named like a secret",
     AGENT_SUBSCRIPTIONS: "reported: an agent subscribes too often",
     CONNECTIONS: "refused: the server has as many connections as it may have",
-    USER_CONNECTIONS: "closed: a user has more connections than it may have",
     ORG_CONNECTIONS: "refused: an organisation has as many connections as it may have",
     SUBSCRIPTIONS: "refused: a connection has as many subscriptions as it may have",
 }

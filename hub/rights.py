@@ -73,6 +73,7 @@ class Rights:
         )
         self.revocations = Revocations()
         self.changes = OwnershipChanges()
+        self.replaced = 0  # connections closed because their user has newer ones, since the start
         self.missed = asyncio.Event()  # set when part of the log was lost: what was told there must be asked of MongoDB
 
     # Coming and going
@@ -101,6 +102,7 @@ class Rights:
     def _replace(self, connections: list[Connection]) -> None:
         limit = self._connections_per_user
         for oldest in connections:
+            self.replaced += 1
             logger.warning("too many connections", extra={"fields": {**oldest.describe(), "limit": limit}})
             self._hub.close(oldest, REPLACED, f"a newer connection took its place: a user has at most {limit}")
 

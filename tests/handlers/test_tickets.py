@@ -71,7 +71,7 @@ async def test_a_ticket_has_exactly_the_rights_of_its_credential(here: Assembly)
         (connection,) = here.hub.connections
         principal = connection.principal
         assert principal.audiences == {"public", "user:u1", "org:o1", "resource:stream/1"}
-        assert (principal.roles, principal.session_id) == ({"user"}, opened.id)
+        assert (principal.roles, principal.session_id) == (frozenset({"user"}), opened.id)
     for mine in (AGENT, ADMIN, PUBLISHER):
         code = await ticket(here.port, mine)
         assert (await ask(here.port, "POST", f"/v1/events?ticket={code}", [])).status == 401
