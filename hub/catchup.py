@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
@@ -17,6 +16,7 @@ from hub.errors import INTERNAL
 from hub.formats import rfc3339
 from hub.pages import EntryLog, Page, Pages
 from hub.router import Router
+from hub.turns import Turns
 from hub.window import Window
 from storage.entries import Entry
 from storage.positions import RECREATED, UNKNOWN, Position
@@ -79,14 +79,14 @@ class CatchUp:
         self.pages = Pages(log, self._page_ready, self._page_failed)
         self._clock = clock
         self._chunk_bytes = chunk_bytes
-        self._queue: OrderedDict[Connection, Page | None] = OrderedDict()  # with the page in hand, if there is one; each once
+        self._queue: Turns[Page | None] = Turns()  # each with the page in hand, if there is one
         self._wake = asyncio.Event()
         self.replayed = 0  # entries given to connections behind the head, since the start
         self.gaps = 0  # reported to connections, since the start
 
     def enqueue(self, connection: Connection, page: Page | None = None) -> None:
         """Give a connection in state READING its turn; one that is queued already has it at its place in the queue."""
-        self._queue[connection] = page
+        self._queue.put(connection, page)
         self._wake.set()
 
     def clear(self) -> None:
@@ -114,7 +114,7 @@ class CatchUp:
 
     def _work(self, until: float) -> None:
         while self._queue and self._clock() < until:
-            connection, page = self._queue.popitem(last=False)
+            connection, page = self._queue.take()
             if connection.state is State.READING:  # it may have closed while it waited
                 self._step(connection, page)
 
