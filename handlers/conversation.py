@@ -1,7 +1,7 @@
 """One WebSocket's conversation: what the client says, in order, and what it is answered. Subscribing itself is the hub's.
 
 A conversation is *waiting for a credential* until it has a connection of the hub, then *open*, then *over*. What may be said when is one
-table, `_ANSWERS`.
+table, `ANSWERS` of replies.py.
 """
 
 from __future__ import annotations
@@ -18,18 +18,8 @@ from handlers.base import translate
 from handlers.belongings import NOTHING, Belongings
 from handlers.buckets import FULL
 from handlers.credentials import KeyUnknown
-from handlers.messages import (
-    Ack,
-    AnyMessage,
-    Auth,
-    Ping,
-    Subscribe,
-    Unsubscribe,
-    parse,
-    ref_of,
-    subscription_of,
-)
-from handlers.refusals import SUBSCRIPTIONS
+from handlers.messages import AnyMessage, Auth, parse, ref_of
+from handlers.replies import ANSWERS
 from handlers.services import Services
 from handlers.sockets import SocketSink
 from hub.connection import Connection, Coverage, Start
@@ -62,7 +52,6 @@ from hub.frames import (
 from hub.principal import Principal
 from hub.subscriptions import Subscription
 from storage.errors import StorageError
-from storage.positions import Position
 
 logger = logging.getLogger("tailcast.handlers")
 
@@ -96,23 +85,23 @@ class Conversation:
         "_address",
         "_backlog",
         "_backlog_bytes",
-        "_correlation_id",
         "_deadline",
         "_faults",
         "_full_at",
         "_over",
         "_reader",
-        "_services",
         "_sink",
         "_task",
         "connection",
+        "correlation_id",
+        "services",
     )
 
     def __init__(self, services: Services, sink: SocketSink, address: str, correlation_id: str) -> None:
-        self._services = services
+        self.services = services
         self._sink = sink
         self._address = address
-        self._correlation_id = correlation_id
+        self.correlation_id = correlation_id
         self._reader = FrameReader(services.limits.max_frame_bytes)
         self._faults = 0
         self._full_at = FULL  # the state of its bucket of messages
@@ -129,16 +118,16 @@ class Conversation:
         if entry is not None:
             self._open(entry, handshake)
         elif self._sink.offer(handshake):
-            self._services.waiting.add(self)
-            seconds = self._services.limits.auth_seconds
+            self.services.waiting.add(self)
+            seconds = self.services.limits.auth_seconds
             if seconds < float("inf"):
                 self._deadline = asyncio.get_running_loop().call_later(seconds, self._refuse_silence)
 
     def _open(self, entry: Entry, preamble: bytes = b"") -> None:
-        hub = self._services.hub
-        connection = Connection(self._services.make_id(), entry.principal, WEBSOCKET, self._sink, hub, self._correlation_id)
+        hub = self.services.hub
+        connection = Connection(self.services.make_id(), entry.principal, WEBSOCKET, self._sink, hub, self.correlation_id)
         connection.owned, connection.owns_all = entry.belongings
-        if not entry.subscriptions and self._services.belonging.nothing_to_own():
+        if not entry.subscriptions and self.services.belonging.nothing_to_own():
             connection.owns_all = True  # without this, its first subscription asks
         begin = entry.start.position if entry.start else hub.head
         connection.coverage = {one.topic: Coverage(one, begin.seq) for one in entry.subscriptions}
@@ -149,7 +138,7 @@ class Conversation:
         hub.heard(connection)
         hub.open(connection, entry.subscriptions, entry.start, preamble)
         if entry.subscriptions:
-            self._services.rates.subscribed(entry.principal, correlationId=self._correlation_id)
+            self.services.rates.subscribed(entry.principal, correlationId=self.correlation_id)
 
     def _refuse_silence(self) -> None:
         self._deadline = None
@@ -157,7 +146,7 @@ class Conversation:
 
     def send_away(self) -> None:
         """Tell a client that has not sent its credential yet that the server restarts."""
-        self._end_unauthenticated(RESTART, "the server restarts", retry_ms=self._services.jitter_ms())
+        self._end_unauthenticated(RESTART, "the server restarts", retry_ms=self.services.jitter_ms())
 
     # The sink, while there is no connection; the connection's inbox afterwards
 
@@ -187,11 +176,11 @@ class Conversation:
 
     def _may_come(self, message: Message) -> bool:
         """Hold the client to its rate, whatever it sends; that it goes is always heard."""
-        wait, self._full_at = self._services.rates.message(self._full_at)
+        wait, self._full_at = self.services.rates.message(self._full_at)
         if not wait or message.opcode == CLOSE:
             return True
         who = self.connection.principal.user if self.connection else self._address
-        error = self._services.rates.too_many_messages(wait, who, correlationId=self._correlation_id)
+        error = self.services.rates.too_many_messages(wait, who, correlationId=self.correlation_id)
         self._complain(error, ref_of(message.payload) if message.opcode == TEXT else None)
         return False
 
@@ -235,9 +224,9 @@ class Conversation:
         elif self.connection is None:
             raise Unauthenticated("the first message must be auth")
         else:
-            _ANSWERS[type(message)](self, self.connection, message)
+            ANSWERS[type(message)](self, self.connection, message)
 
-    def _later(self, work: Callable[[], Awaitable[None]], ref: str | None) -> None:
+    def later(self, work: Callable[[], Awaitable[None]], ref: str | None) -> None:
         """Answer a message for which something must be looked up; meanwhile further ones wait, so that all are answered in order."""
         self._backlog = deque()
         self._task = asyncio.get_running_loop().create_task(self._finish(work, ref), name=ANSWERING)
@@ -248,7 +237,7 @@ class Conversation:
         except (TailcastError, StorageError) as error:
             self._complain(translate(error), ref)
         except Exception:
-            logger.exception("a message could not be answered", extra={"fields": {"correlationId": self._correlation_id}})
+            logger.exception("a message could not be answered", extra={"fields": {"correlationId": self.correlation_id}})
             self._close(INTERNAL, "something went wrong here")
         finally:
             self._task = None
@@ -258,12 +247,12 @@ class Conversation:
 
     def _authenticate(self, message: Auth) -> None:
         """Take a token at once if its key is here, as it nearly always is."""
-        rates = self._services.rates
-        rates.require_login(self._address, correlationId=self._correlation_id)
+        rates = self.services.rates
+        rates.require_login(self._address, correlationId=self.correlation_id)
         try:
-            principal = self._services.authenticator.of_token(message.token)
+            principal = self.services.authenticator.of_token(message.token)
         except KeyUnknown:
-            self._later(partial(self._fetch_key_and_authenticate, message), message.ref)
+            self.later(partial(self._fetch_key_and_authenticate, message), message.ref)
         except Unauthenticated as error:
             rates.failed_login(self._address, error)
             raise
@@ -271,82 +260,33 @@ class Conversation:
             self._admit(principal, message)
 
     async def _fetch_key_and_authenticate(self, message: Auth) -> None:
-        with self._services.rates.login(self._address, correlationId=self._correlation_id):
-            principal = await self._services.authenticator.principal(Credential(TOKEN, message.token))
+        with self.services.rates.login(self._address, correlationId=self.correlation_id):
+            principal = await self.services.authenticator.principal(Credential(TOKEN, message.token))
         self._admit(principal, message)
 
     def _admit(self, principal: Principal, message: Auth) -> None:
         if self.connection is not None:
-            self._services.hub.renew(self.connection, principal, message.ref)
+            self.services.hub.renew(self.connection, principal, message.ref)
             return
         self._stop_waiting()
-        self._services.require_room(principal, self._address, self._correlation_id)
+        self.services.require_room(principal, self._address, self.correlation_id)
         self._open(Entry(principal))
-
-    def _subscribe(self, connection: Connection, message: Subscribe) -> None:
-        subscription = subscription_of(message)
-        limit = self._services.limits.subscriptions_per_connection
-        held = connection.coverage or {}
-        if len(held) >= limit and message.topic not in held:
-            self._services.rates.refusals.count(SUBSCRIPTIONS, connection.principal.user, correlationId=self._correlation_id)
-            raise TooMany(f"at most {limit} subscriptions a connection", field="topic")
-        self._services.rates.subscribed(connection.principal, correlationId=self._correlation_id)
-        if message.position or message.from_ or subscription.audiences or not connection.owns_all:
-            self._later(partial(self._look_up_and_subscribe, connection, message, subscription), message.ref)
-            return
-        begin = self._services.hub.subscribe(connection, subscription, None)
-        self._subscribed(connection, message, begin)
-
-    async def _look_up_and_subscribe(self, connection: Connection, message: Subscribe, subscription: Subscription) -> None:
-        """Look up where the subscription begins, and what belongs to whom."""
-        hub = self._services.hub
-        wanted, field = (message.position, "position") if message.position else (message.from_, "from")
-        start = await hub.locate(wanted, field=field)
-        await self._extend_belongings(connection, subscription)
-        begin = hub.subscribe(connection, subscription, start)
-        self._subscribed(connection, message, begin)
-        if start is not None:
-            hub.replay(connection, start)
-
-    async def _extend_belongings(self, connection: Connection, subscription: Subscription) -> None:
-        """Let a connection hear of the resources that a further subscription is about, if they are its principal's."""
-        if subscription.audiences or not connection.owns_all:
-            found = await self._services.belonging.of(connection.principal, subscription.audiences)
-            connection.owns_all = connection.owns_all or found.all
-            self._services.hub.change_rights(connection, connection.owned | found.audiences)
 
     def _work_off(self) -> None:
         backlog, self._backlog, self._backlog_bytes = self._backlog, None, 0
         while backlog:
             self._take(backlog.popleft())
 
-    def _subscribed(self, connection: Connection, message: Subscribe, begin: Position) -> None:
-        hub = self._services.hub
-        resume_token = hub.resume_token(connection)
-        self._tell("subscribed", message.ref, {"topic": message.topic, "position": hub.id_of(begin), "resumeToken": resume_token})
-
-    def _unsubscribe(self, connection: Connection, message: Unsubscribe) -> None:
-        if not self._services.hub.unsubscribe(connection, message.topic):
-            raise InvalidMessage("there is no subscription with this topic", field="topic")
-        resume_token = self._services.hub.resume_token(connection)
-        self._tell("unsubscribed", message.ref, {"topic": message.topic, "resumeToken": resume_token})
-
-    def _pong(self, connection: Connection, message: Ping) -> None:
-        hub = self._services.hub
-        self._tell("pong", message.ref, {"position": hub.id_of(hub.place(connection))})
-
-    def _ack(self, connection: Connection, message: Ack) -> None:
-        """Nothing is kept of it yet: positions that the server keeps come with durable consumers."""
-
     # What is answered
 
-    def _tell(self, type: str, ref: str | None, fields: dict[str, Any]) -> None:
+    def tell(self, type: str, ref: str | None, fields: dict[str, Any]) -> None:
+        """Send one of the server's own messages, with the client's `ref` if there is one."""
         assert self.connection is not None, "without one there are only refusals"
-        self._services.hub.tell(self.connection, type, {"ref": ref, **fields} if ref is not None else fields)
+        self.services.hub.tell(self.connection, type, {"ref": ref, **fields} if ref is not None else fields)
 
     def _send(self, data: bytes) -> None:
         if self.connection is not None:
-            self._services.hub.send(self.connection, data)
+            self.services.hub.send(self.connection, data)
         elif not self._sink.pending:
             self._sink.offer(data)
 
@@ -362,14 +302,14 @@ class Conversation:
         if self.connection is None:
             self._end_unauthenticated(error.close_code, str(error), fields if ref is None else {"ref": ref, **fields})
             return
-        self._tell("error", ref, fields)
+        self.tell("error", ref, fields)
         self._faults += 2
         if self._faults > 2 * MAX_FAULTS:
             self._close(POLICY, "too many messages" if isinstance(error, TooMany) else "too many invalid messages")
 
     def _close(self, code: int, reason: str, farewell: bytes | None = None) -> None:
         if self.connection is not None:
-            self._services.hub.close(self.connection, code, reason, farewell=farewell)
+            self.services.hub.close(self.connection, code, reason, farewell=farewell)
         else:
             self._end_unauthenticated(code, reason, farewell=farewell)
 
@@ -387,19 +327,11 @@ class Conversation:
         self._sink.finish(farewell if farewell is not None else said + WEBSOCKET.closing(code, reason, retry_ms))
         asyncio.get_running_loop().call_later(LINGER_SECONDS, self._sink.abort)
         logger.info(
-            "refused", extra={"fields": {"correlationId": self._correlation_id, "transport": "websocket", "reason": reason, "code": code}}
+            "refused", extra={"fields": {"correlationId": self.correlation_id, "transport": "websocket", "reason": reason, "code": code}}
         )
 
     def _stop_waiting(self) -> None:
-        self._services.waiting.discard(self)
+        self.services.waiting.discard(self)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-
-
-_ANSWERS: dict[type, Callable[[Conversation, Connection, Any], None]] = {
-    Subscribe: Conversation._subscribe,
-    Unsubscribe: Conversation._unsubscribe,
-    Ping: Conversation._pong,
-    Ack: Conversation._ack,
-}
