@@ -18,7 +18,7 @@ from tests.handlers.asking import caught_up, heard, own, published, resume_token
 from tests.handlers.assembly import Assembly, token
 from tests.handlers.clients import EventStream, get, websocket
 from tests.handlers.conftest import Assemble
-from tests.storage.faults import FaultyDatabase, Held, not_sent, running
+from tests.storage.faults import FaultyDatabase, Held, documents, not_sent, running
 from tests.waiting import wait_until
 
 R1 = "resource:stream/1"
@@ -225,3 +225,15 @@ async def test_after_the_log_was_dropped_rights_are_read_anew(assemble: Assemble
         await wait_until(lambda: "resource:stream/3" in connection.owned, "the new log tells of changes")
         await published(one, R1, "resource:stream/2", "resource:stream/3")
         assert await heard(owner, "resource:stream/3") == ["resource:stream/2", "resource:stream/3"]
+
+
+async def test_after_a_hole_in_the_log_rights_are_read_anew(here: Assembly, expected_logs: list[str]) -> None:
+    """Entries that are not there any more when they are looked for may have told something (L5, S3)."""
+    expected_logs += [ANEW, "tail interrupted", "gap reported", "were not seen"]
+    async with EventStream(here.port, token=token(jti="t1")) as stream:
+        await stream.welcome()
+        await here.state.revocations.add(Revoked("token", "t1", time.time(), time.time() + 60))
+        head = await here.log.head()
+        (document,) = documents(head.seq + 5, [head.ms])
+        await here.log.database.command({"insert": here.log.name, "documents": [document]})
+        assert (await stream.next_of("closing")).json()["code"] == 4401

@@ -34,6 +34,8 @@ def test_connections_are_found_by_each_of_their_names_in_the_order_in_which_they
         assert census.of(kind, name) == every
         assert census.count(kind, name) == count
     assert census.users() == 2
+    assert list(census.names(USER)) == ["u1", "u2"]
+    assert list(census.names(ORG)) == ["o1"]
     for left, one in enumerate(every, 1):
         census.leave(one)
         assert census.of(USER, "u1") == every[left:]

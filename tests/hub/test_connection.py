@@ -182,3 +182,14 @@ def test_connection_is_over_once_it_is_closed() -> None:
     assert not connection.closed
     connection.detach(State.CLOSED, place_of(1))
     assert connection.closed is True
+
+
+def test_connection_whose_place_is_another_one_starts_over() -> None:
+    """So do those of its subscriptions that begin there; the others begin where they did."""
+    connection = make(held("a", 5), held("b", 3))
+    start = Start(place_of(2))
+    connection.start_over(5, start)
+    assert connection.start is start
+    assert connection.position == place_of(2)
+    assert {one.subscription.topic: (one.start, one.done) for one in (connection.coverage or {}).values()} == {"a": (2, 2), "b": (3, 3)}
+    assert connection.covered_to == 3

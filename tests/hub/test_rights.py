@@ -199,6 +199,18 @@ async def test_a_renewal_finds_its_connection() -> None:
     assert others.kinds() == ["welcome"]
 
 
+async def test_a_renewal_tells_whether_its_connection_is_here() -> None:
+    """If it is not, another process may have it: neither another user's nor one that is over is found."""
+    stage = Stage()
+    connection, _ = stage.open()
+    stage.open()
+    assert stage.rights.renew(Renewed(connection.client_id, Principal("u1")))
+    assert not stage.rights.renew(Renewed(connection.client_id, Principal("u2")))
+    assert not stage.rights.renew(Renewed("another", Principal("u1")))
+    stage.hub.gone(connection, "left")
+    assert not stage.rights.renew(Renewed(connection.client_id, Principal("u1")))
+
+
 @pytest.mark.parametrize("principal", [Principal("u2"), Principal("u1", "o2"), Principal("u1", token_id="t1")])
 async def test_a_renewal_with_what_does_not_hold_for_it_does_nothing(principal: Principal, expected_logs: list[str]) -> None:
     """Neither another user's, nor another organisation's, nor one that is revoked."""

@@ -35,7 +35,7 @@ async def test_every_process_seals_with_the_same_key(state: State, other_databas
 
 
 async def test_what_one_process_keeps_the_other_finds(state: State, other_database: FaultyDatabase, present: Clock) -> None:
-    """Sessions, tickets, and owners are in no process's memory alone (L11)."""
+    """Sessions, tickets and owners are in no process's memory alone (L11)."""
     other = State(other_database, clock=present)
     await state.open()
     await other.open()
