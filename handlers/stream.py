@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from functools import lru_cache
 from http.client import responses
 
 from tornado.iostream import IOStream
@@ -76,11 +77,7 @@ class Stream(Opening):
         self.refuse_mixed(resumption, [*bounds, *(name for name in SELECTING if name in arguments)])
         if resumption is not None:
             return resumption.subscriptions
-        topics = _listed(arguments.get("topics")) or [EVERYTHING]
-        if len(topics) > MAX_TOPICS:
-            raise BadRequest(f"at most {MAX_TOPICS} topics, not {len(topics)}", field="topics")
-        types, sources, resources = (_listed(arguments.get(name)) for name in ("types", "sources", "resources"))
-        return frozenset(make_subscription(topic, types, sources, bounds, resources, topic_field="topics", prefix="") for topic in topics)
+        return _selected(*(arguments.get(name) for name in SELECTING), tuple(bounds.items()))
 
     def _head(self, format: SseFormat) -> bytes:
         """Return the head of the answer. It is written here because the stream is no longer Tornado's."""
@@ -108,6 +105,18 @@ class Stream(Opening):
         self.set_header("Cache-Control", "no-cache")
         self.set_header("Retry-After", str(seconds))
         self.finish(SSE_UNCHUNKED.closing(TRY_LATER, str(error), wait_ms + self.services.jitter_ms()))
+
+
+@lru_cache(maxsize=256)  # most clients of a page ask for the same
+def _selected(
+    topics: str | None, types: str | None, sources: str | None, resources: str | None, bounds: tuple[tuple[str, str], ...]
+) -> frozenset[Subscription]:
+    """Return each of some topics with all of these filters; the arguments are lists as they stand in a query, in the order of SELECTING."""
+    patterns = _listed(topics) or [EVERYTHING]
+    if len(patterns) > MAX_TOPICS:
+        raise BadRequest(f"at most {MAX_TOPICS} topics, not {len(patterns)}", field="topics")
+    filters = _listed(types), _listed(sources), dict(bounds), _listed(resources)
+    return frozenset(make_subscription(pattern, *filters, topic_field="topics", prefix="") for pattern in patterns)
 
 
 def _listed(text: str | None) -> list[str]:
