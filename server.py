@@ -14,7 +14,6 @@ import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tornado.httpserver import HTTPServer
@@ -22,26 +21,12 @@ from tornado.netutil import bind_sockets
 
 import demo
 import logs
+from assembly import assemble
 from handlers.application import RESERVED_FILES, http_server
-from handlers.authentication import Authenticator
-from handlers.belongings import Belonging
 from handlers.certificates import CertificateError, make_context
-from handlers.credentials import TokenVerifier
-from handlers.jwks import PublishedKeys
-from handlers.keys import KeyRing, own_key
-from handlers.rates import RateLimits, Rates
-from handlers.refusals import Refusals
-from handlers.refused_fields import RefusedFields
-from handlers.resumption import Sealer
-from handlers.revision import Revision
-from handlers.roll import RollCall
-from handlers.services import Limits, Services
-from handlers.sockets import Poller
+from handlers.services import Services
 from hub.errors import NotReady
-from hub.hub import Hub
-from hub.keeper import Clock
-from settings import Settings, SettingsError, algorithms_and_keys, help_requested, help_text, read_settings
-from storage.appender import Appender
+from settings import Settings, SettingsError, help_requested, help_text, read_settings
 from storage.embedded import EmbeddedMongoDB, EmbeddedMongoDBError
 from storage.errors import StorageError, Unavailable
 from storage.follower import Follower
@@ -152,7 +137,7 @@ class Server:
         key = await self._first_contact(log, state)
         if key is None:
             return False
-        parts = assemble(settings, log, state, key, _Clock())
+        parts = assemble(settings, log, state, key, _Clock(), _files_allowed() - RESERVED_FILES)
         self._follower = parts.follower
         for name, work in parts.work().items():
             self._run(name, work)
@@ -284,101 +269,6 @@ def _files_allowed() -> int:
     return hard
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """One server's parts, made for each other and not started yet."""
-
-    services: Services
-    follower: Follower
-    revision: Revision
-    roll: RollCall
-
-    def work(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """Return what must run as long as the server does, by name."""
-        services = self.services
-        work = {
-            "appender": services.appender.run(),
-            "follower": self.follower.run(),
-            "catching up": services.hub.catch_up.run(),
-            "sweep": services.hub.keeper.run(),
-            "revision of rights": self.revision.run(),
-            "roll": self.roll.run(),
-        }
-        published = services.authenticator.verifier.published
-        return work if published is None else {**work, "published keys": published.run()}
-
-
-def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Clock) -> Parts:
-    """Return the parts of a server.
-
-    Args:
-        settings: What the operator chose.
-        log: The log, open.
-        state: What is kept beside it, open.
-        key: What resume tokens are sealed with.
-        clock: Time, for the hub.
-    """
-    sealer = Sealer(key, seconds=settings.resume_seconds, time=clock.time)
-    hub = Hub(
-        log,
-        clock,
-        heartbeat_seconds=settings.heartbeat_seconds,
-        stale_seconds=settings.stale_seconds,
-        chunk_bytes=settings.chunk_bytes,
-        window_bytes=settings.window_bytes,
-        max_connections=min(settings.max_connections, _files_allowed() - RESERVED_FILES),
-        connections_per_user=settings.connections_per_user,
-        connections_per_org=settings.connections_per_org,
-        seal=sealer.seal,
-    )
-    authenticator = Authenticator(
-        verifier=make_verifier(settings),
-        sessions=state.sessions,
-        tickets=state.tickets,
-        sealer=sealer,
-        revocations=hub.rights.revocations,
-    )
-    belonging = Belonging(state.ownership, hub.rights.changes)
-    services = Services(
-        hub=hub,
-        appender=Appender(log, seconds=settings.append_seconds),
-        authenticator=authenticator,
-        belonging=belonging,
-        state=state,
-        poller=Poller(asyncio.get_running_loop()),
-        limits=make_limits(settings),
-        rates=RateLimits(make_rates(settings), Refusals(asyncio.get_running_loop().call_later), clock.monotonic),
-        refused_fields=RefusedFields(settings.refused_fields),
-        ready=log.barrier,
-        allowed_origins=frozenset(settings.allowed_origins),
-        trusted_proxies=settings.trusted_proxies,
-    )
-    return Parts(services, Follower(log, hub), Revision(hub, state, belonging), RollCall(state.roll, hub.rights.roll, clock))
-
-
-def make_verifier(settings: Settings) -> TokenVerifier:
-    """Return a verifier with the keys that are set; without any it refuses every token. The issuer's are fetched by `published.run`."""
-    if not settings.jwt_algorithms:
-        logger.warning("no key is set to check tokens with: every token will be refused; see jwt_secret, jwt_public_key and jwks_url")
-    secrets = [("HS256", settings.jwt_secret)] if settings.jwt_secret else []
-    public = algorithms_and_keys(settings.jwt_public_key) if settings.jwt_public_key else []
-    ring = KeyRing(own_key(algorithm, text) for algorithm, text in (*secrets, *public))
-    return TokenVerifier(
-        ring,
-        algorithms=settings.jwt_algorithms,
-        published=_published_keys(settings, ring) if settings.jwks_url else None,
-        issuer=settings.jwt_issuer,
-        audience=settings.jwt_audience,
-        leeway_seconds=settings.jwt_leeway_seconds,
-        time=time.time,
-    )
-
-
-def _published_keys(settings: Settings, ring: KeyRing) -> PublishedKeys:
-    seconds = settings.jwks_seconds
-    return PublishedKeys(settings.jwks_url, ring, settings.jwt_algorithms, seconds=seconds, monotonic=time.monotonic)
-
-
 def make_tls(settings: Settings) -> ssl.SSLContext | None:
     """Return what connections are encrypted with; None without TLS.
 
@@ -388,35 +278,6 @@ def make_tls(settings: Settings) -> ssl.SSLContext | None:
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
     return make_context(settings.tls_certificate, settings.tls_key, time.time())
-
-
-def make_limits(settings: Settings) -> Limits:
-    """Return what handlers hold clients to."""
-    return Limits(
-        max_body_bytes=settings.max_body_bytes,
-        max_event_bytes=min(settings.max_event_bytes, settings.log_bytes // 2),  # the log must be able to hold it
-        max_batch_events=settings.max_batch_events,
-        max_frame_bytes=settings.max_frame_bytes,
-        subscriptions_per_connection=settings.subscriptions_per_connection,
-        auth_seconds=settings.auth_seconds,
-        ticket_seconds=settings.ticket_seconds,
-        session_seconds=settings.session_seconds,
-        revocation_seconds=settings.revocation_seconds,
-    )
-
-
-def make_rates(settings: Settings) -> Rates:
-    """Return how often clients may do what."""
-    return Rates(
-        connects_per_minute=settings.connects_per_minute,
-        connects_burst=settings.connects_burst,
-        failed_logins_per_minute=settings.failed_logins_per_minute,
-        messages_per_second=settings.messages_per_second,
-        events_per_second=settings.events_per_second,
-        org_events_per_second=settings.org_events_per_second,
-        grants_per_minute=settings.grants_per_minute,
-        agent_subscriptions_per_minute=settings.agent_subscriptions_per_minute,
-    )
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 # From the top down: each may import from those below it. The order of the files within a package is stated in
 # the docstring of its `__init__.py`.
-LAYERS = ("server", "demo", "handlers", "channels", "hub", "storage")
+LAYERS = ("server", "assembly", "demo", "handlers", "channels", "hub", "storage")
 PACKAGES = tuple(name for name in (*LAYERS, "settings") if (ROOT / name).is_dir())
 
 # What only some files may import; a name stands for all modules within it, a place for all files within it.
@@ -23,7 +23,7 @@ ONLY_IN = {
     "pymongo": ("storage",),
     "bson": ("storage",),
     "tornado": ("server.py", "handlers"),
-    "settings": ("server.py", "settings"),
+    "settings": ("server.py", "assembly.py", "settings"),
     "logs": ("server.py",),
     "fiftyone": ("storage",),
     "tests": (),

@@ -360,10 +360,11 @@ async def test_a_part_that_fails_ends_the_server(on_mongodb: tuple[str, ...]) ->
     """A defect never goes unseen: it is logged, everybody is sent away, and the status is 1."""
     script = """
 import sys
+import assembly
 import server
 async def fail(appender):
     raise ZeroDivisionError("a defect")
-server.Appender.run = fail
+assembly.Appender.run = fail
 sys.exit(server.main(sys.argv[1:], {}))
 """
     async with ServerProcess("--port=0", *on_mongodb, start=("-c", script)) as process:

@@ -11,6 +11,7 @@ import jwt
 from tornado.netutil import bind_sockets
 
 import server
+from assembly import assemble
 from handlers.application import http_server
 from settings import UNLIMITED, Settings
 from storage.log import Log
@@ -57,7 +58,7 @@ class Assembly:
     async def start(self) -> None:
         """Serve; the sweep runs only when a test calls `pass_seconds`, and the roll is called only by `roll.exchange()`."""
         await self.log.open()
-        parts = server.assemble(self.settings, self.log, self.state, await self.state.open(), self.clock)
+        parts = assemble(self.settings, self.log, self.state, await self.state.open(), self.clock, self.settings.max_connections)
         self.services, self.follower, self.revision, self.roll = parts.services, parts.follower, parts.revision, parts.roll
         self.services.jitter_ms = lambda: 1234
         self.hub, self.appender = self.services.hub, self.services.appender
