@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import NamedTuple
 
 from hub.errors import BadRequest, Forbidden
 from hub.ownership import RESOURCE, OwnershipChanges, owned_audiences
-from hub.ownership import Owned as Change
 from hub.principal import Principal
-from storage.ownership import MAX_RESOURCES, Owned, Ownership
+from storage.owned import Owned
+from storage.ownership import MAX_RESOURCES, Ownership
 
 MAX_OWNED = 1000  # resources that a connection hears of without naming them
 
@@ -71,7 +71,7 @@ class Belonging:
             if len(found) > MAX_OWNED:
                 return None
             if not self._changes.forgot(mark):
-                return owned_audiences(_changes(found), self._changes.since(mark), principal)
+                return owned_audiences(found, self._changes.since(mark), principal)
 
     async def require(self, principal: Principal, named: Collection[str]) -> frozenset[str]:
         """Return those of the named audiences that are resources of a principal's, once it is clear that it may hear all of them.
@@ -94,7 +94,7 @@ class Belonging:
             for first in range(0, len(names), MAX_RESOURCES):
                 found += (await self._ownership.owners_of(names[first : first + MAX_RESOURCES])).values()
             if not self._changes.forgot(mark):
-                return owned_audiences(_changes(found), self._changes.since(mark), principal) & audiences
+                return owned_audiences(found, self._changes.since(mark), principal) & audiences
 
     def _mark(self) -> int:
         """Return where the changes stand; if there were any, no answer from before is good for what is asked next."""
@@ -103,7 +103,3 @@ class Belonging:
             self._noticed = mark
             self._ownership.noticed()
         return mark
-
-
-def _changes(found: Iterable[Owned]) -> list[Change]:
-    return [Change(one.resource, one.owners, one.version) for one in found]

@@ -10,8 +10,8 @@ from handlers.base import Handler
 from handlers.services import Services
 from hub.control import Changed, control_event
 from hub.errors import BadRequest, Forbidden, NotFound
-from hub.ownership import Owned
 from hub.principal import is_audience
+from storage.owned import Owned
 
 MAX_OWNERS = 100
 OWNERS = ("user:", "org:", "entity:")
@@ -33,12 +33,11 @@ class Resource(Handler):
         """Answer with the owners: 403 for everybody who is not one of them, whether there is such a resource or not."""
         principal = await self.principal()
         name = resource_name(kind, id)
-        found = (await self.services.state.ownership.owners_of([name])).get(name)
-        owned = Owned(*found) if found is not None and found.owners else None
+        owned = (await self.services.state.ownership.owners_of([name])).get(name)
         may_know = principal.has_role(*KEEPERS)
         if owned is None and may_know:
             raise NotFound("there is no such resource")
-        if owned is None or not (may_know or owned.belongs_to(principal)):
+        if owned is None or not (may_know or owned.belongs_to(principal.names())):
             raise Forbidden("the resource is not yours")
         self.answer({"resource": owned.resource, "owners": owned.owners})
 
@@ -93,6 +92,6 @@ async def give(services: Services, resource: str, owners: Sequence[str], correla
         Unavailable: If MongoDB is away or did not confirm it.
         Overloaded: If too much waits to be written.
     """
-    owned = Owned(*await services.state.ownership.set_owners(resource, owners))
+    owned = await services.state.ownership.set_owners(resource, owners)
     await services.appender.append([control_event(Changed(owned), correlation_id)])
     return owned

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from hub.ownership import Owned
 from hub.principal import Principal
 from hub.revocations import Revocation
 from storage.entries import OWN_TOPICS, Entry, NewEvent
+from storage.owned import Owned
 
 CONTROL_TOPIC = f"{OWN_TOPICS}control"  # publishers cannot use it, and nobody is in its empty audience
 

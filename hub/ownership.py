@@ -4,33 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from hub.principal import Principal
+from storage.owned import Owned
 
 REMEMBERED_CHANGES = 10_000  # far more than come while one question is put to MongoDB
 REMEMBERED_OWNERS = 100_000  # of all of them together: one change may have a hundred owners, with names of 25 KB
 RESOURCE = "resource:"
 
 
-class Owned(NamedTuple):
-    """A resource, like `stream/42`, and the audiences that own it: users, organisations and entities.
-
-    `version` grows with every change of the same resource, so that two changes that arrive in the wrong order are told apart.
-    """
-
-    resource: str
-    owners: tuple[str, ...]
-    version: int
-
-    @property
-    def audience(self) -> str:
-        """The audience of events about it."""
-        return f"{RESOURCE}{self.resource}"
-
-    def belongs_to(self, principal: Principal) -> bool:
-        """Tell whether this principal is one of the owners: by its own names, not by audiences it was granted beyond."""
-        return any(name in self.owners for name in principal.names())
+def audience_of(resource: str) -> str:
+    """Return the audience of events about a resource."""
+    return f"{RESOURCE}{resource}"
 
 
 class OwnershipChanges:
@@ -84,4 +69,4 @@ def owned_audiences(found: Iterable[Owned], changes: Iterable[Owned], principal:
         known = latest.get(change.resource)
         if known is None or known.version < change.version:
             latest[change.resource] = change
-    return frozenset(one.audience for one in latest.values() if one.belongs_to(principal))
+    return frozenset(audience_of(one.resource) for one in latest.values() if one.belongs_to(principal.names()))

@@ -14,11 +14,12 @@ from hub.census import ORG, USER, Census
 from hub.connection import Connection
 from hub.control import Changed, Renewed, Revoked, read_control
 from hub.errors import REPLACED, UNAUTHENTICATED, Forbidden, TooMany, Unauthenticated
-from hub.ownership import Owned, OwnershipChanges
+from hub.ownership import OwnershipChanges, audience_of
 from hub.principal import Principal
 from hub.revocations import Revocation, Revocations
 from hub.roll import Roll
 from storage.entries import Entry
+from storage.owned import Owned
 
 logger = logging.getLogger("tailcast.hub")
 
@@ -141,12 +142,12 @@ class Rights:
     def _change(self, owned: Owned) -> None:
         if not self.changes.note(owned):
             return
-        audience = owned.audience
+        audience = audience_of(owned.resource)
         concerned = dict.fromkeys(self.census.owning(audience))
         for owner in owned.owners:
             concerned.update(dict.fromkeys(self.census.named(owner)))
         for connection in concerned:
-            if not owned.belongs_to(connection.principal):
+            if not owned.belongs_to(connection.principal.names()):
                 self._hub.change_rights(connection, connection.owned - {audience})
             elif connection.hears_of(audience):
                 self._hub.change_rights(connection, connection.owned | {audience})

@@ -6,24 +6,16 @@ Every change of a resource gives it a higher version, so whoever learns of two c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from storage.batcher import Batcher
 from storage.collection import Collection, date_of, expiry
 from storage.mongo import Database, Document
+from storage.owned import Owned
 
 OWNERSHIP = "ownership"
 TOMBSTONE_SECONDS = 86_400  # how long it is known which version nobody's resource had: no clock is wrong by more
 MAX_RESOURCES = 1000  # in one question
 PROBE_DOCUMENTS = 5000  # if all callers together own fewer resources, one plain query answers them; it is the cheapest
-
-
-class Owned(NamedTuple):
-    """A resource like "stream/42", its owners like "user:u1", and how far it has changed: `version` only grows."""
-
-    resource: str
-    owners: tuple[str, ...]
-    version: int
 
 
 class Ownership:

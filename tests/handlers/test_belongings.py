@@ -11,8 +11,9 @@ import pytest
 
 from handlers.belongings import MAX_OWNED, Belonging, Belongings
 from hub.errors import BadRequest, Forbidden
-from hub.ownership import Owned, OwnershipChanges
+from hub.ownership import OwnershipChanges
 from hub.principal import PUBLIC, Principal
+from storage.owned import Owned
 from storage.ownership import Ownership
 from tests.handlers.asking import own
 from tests.handlers.assembly import Assembly, token
@@ -33,7 +34,7 @@ class Desk:
 
     async def give(self, resource: str, *owners: str) -> Owned:
         """Let a resource belong to these, and return what the log will tell."""
-        return Owned(*await self.ownership.set_owners(resource, owners))
+        return await self.ownership.set_owners(resource, owners)
 
 
 @pytest.fixture

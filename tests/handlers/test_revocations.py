@@ -123,6 +123,7 @@ async def test_the_answer_says_what_holds_no_longer_and_until_when(here: Assembl
     [
         ({"kind": "device", "id": "x"}, "kind"),
         ({"kind": "user"}, "id"),
+        ({"kind": "session", "id": "A" * 43}, "id"),
         ({"kind": "user", "id": ""}, "id"),
         ({"kind": "user", "id": "x" * 257}, "id"),
         ({"kind": "user", "id": "x", "until": 5}, "until"),

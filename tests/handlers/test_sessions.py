@@ -110,6 +110,14 @@ async def test_anothers_session_is_not_ones_own_to_end(here: Assembly) -> None:
     assert len(await here.state.sessions.of_user("u1")) == 2
 
 
+async def test_a_secret_given_for_an_id_is_not_kept(here: Assembly) -> None:
+    """An admin who mistakes one for the other is told that there is no such session, and no revocation names it (S7)."""
+    opened = await session(here.port)
+    response = await ask(here.port, "DELETE", f"/v1/sessions/{opened.secret}", token=ADMIN)
+    assert response.error() == (404, "not_found", None)
+    assert await here.state.revocations.in_force() == []
+
+
 async def test_of_two_who_end_a_session_with_it_both_succeed(here: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever signs out is out, also when it happened already a moment ago."""
     opened = await session(here.port)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from hub.control import CONTROL_TOPIC, Changed, Control, Renewed, Revoked, control_event, read_control
-from hub.ownership import Owned
 from hub.principal import PUBLIC, Principal
 from hub.revocations import Revocation
 from storage.entries import Entry, NewEvent
+from storage.owned import Owned
 from tests.hub.fakes import CODEC, make_entry
 
 CONTROLS: list[Control] = [

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hub import ownership
-from hub.ownership import Owned, OwnershipChanges, owned_audiences
+from hub.ownership import OwnershipChanges, audience_of, owned_audiences
 from hub.principal import Principal
+from storage.owned import Owned
 
 ME = Principal("u1", org="o1", entity="e1", audiences=frozenset({"public", "user:u1", "org:o1", "entity:e1", "user:u2"}))
 
@@ -16,17 +17,15 @@ def owned(number: int = 1, *owners: str, version: int = 1) -> Owned:
     return Owned(f"stream/{number}", owners, version)
 
 
-@pytest.mark.parametrize(
-    ("owner", "mine"), [("user:u1", True), ("org:o1", True), ("entity:e1", True), ("user:u2", False), ("org:o2", False)]
-)
-def test_a_resource_belongs_to_whom_it_names(owner: str, mine: bool) -> None:
-    """Owners are the user, the organisation and the entity; audiences that were granted beyond own nothing."""
-    assert owned(1, "user:nobody", owner).belongs_to(ME) is mine
+def test_a_principal_owns_by_its_own_names() -> None:
+    """Its user, organisation and entity; audiences that were granted beyond own nothing."""
+    found = [owned(1, "user:u1"), owned(2, "org:o1"), owned(3, "entity:e1"), owned(4, "user:u2"), owned(5, "org:o2")]
+    assert owned_audiences(found, [], ME) == {f"resource:stream/{number}" for number in (1, 2, 3)}
 
 
 def test_events_about_it_have_its_audience() -> None:
     """What a resource is called, and the audience of its events, are two names of the same."""
-    assert owned(42).audience == "resource:stream/42"
+    assert audience_of("stream/42") == "resource:stream/42"
 
 
 def test_a_change_is_noted_unless_a_newer_one_is_known() -> None:

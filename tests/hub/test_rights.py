@@ -14,12 +14,12 @@ from hub.control import CONTROL_TOPIC, Changed, Control, Renewed, Revoked, contr
 from hub.errors import REPLACED, UNAUTHENTICATED, TooMany, Unauthenticated
 from hub.formats import SSE, WEBSOCKET
 from hub.hub import Hub
-from hub.ownership import Owned
 from hub.principal import PUBLIC, Principal
 from hub.revocations import Revocation
 from hub.rights import FORGET_REVOCATIONS_SECONDS, ORG_RETRY_SECONDS
 from hub.subscriptions import EVERYTHING, Subscription
 from storage.entries import Entry
+from storage.owned import Owned
 from storage.positions import Position
 from tests.hub.fakes import CODEC, FIRST_MS, ListLog, ManualClock, RecordingSink, connect, make_entry, place_of, turns
 

@@ -10,7 +10,8 @@ import pytest
 from storage.collection import seconds_of
 from storage.errors import Unavailable
 from storage.mongo import Document
-from storage.ownership import PROBE_DOCUMENTS, Owned, Ownership
+from storage.owned import Owned
+from storage.ownership import PROBE_DOCUMENTS, Ownership
 from tests.storage.faults import Clock, FaultyDatabase, Held, answer_lost, indexes, not_sent, plan, stored
 
 
