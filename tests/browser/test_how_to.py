@@ -1,4 +1,4 @@
-"""The scripts of docs/how-to/browser.md, run as they are printed."""
+"""The scripts of docs/how-to/browser.md and tickets-and-resume.md, run as they are printed."""
 
 from __future__ import annotations
 
@@ -98,3 +98,34 @@ async def test_the_script_leaves_its_place_to_a_newer_connection(page: Page, ser
         await wait_until(lambda: page.run("made.readyState === made.CLOSED"), "it has left")
     assert ["later"] not in page.told
     assert page.of("asked") == [1]
+
+
+# What a page with tickets has around its scripts: tickets that a token pays for, and a token that lives longer.
+TICKETS = """
+const [token, longer] = %s
+async function fetchTicket() {
+  const answer = await fetch("http://127.0.0.1:8080/v1/tickets", { method: "POST", headers: { Authorization: `Bearer ${token}` } })
+  if (!answer.ok) throw new Error(`no ticket: ${answer.status}`)
+  tell(["ticket"])
+  return (await answer.json()).ticket
+}
+async function fetchToken() { return longer }
+for (const level of ["log", "warn"]) console[level] = (...written) => tell(written)
+"""
+
+
+async def test_the_script_with_tickets_comes_back_with_a_resume_token_and_renews(page: Page, serve: Serve) -> None:
+    """A ticket opens the first stream only; the second one is opened, after a restart, with what the first one handed out."""
+    text = (ROOT / "docs" / "how-to" / "tickets-and-resume.md").read_text(encoding="utf-8")
+    connect, _, renew = re.findall(r"```js\n(.*?)```", text, re.S)
+    server = await serve()
+    around = TICKETS % [token(seconds=25), token(seconds=3600)]
+    await page.load("\n".join((around, renew, connect)).replace("127.0.0.1:8080", f"127.0.0.1:{server.port}"))
+    await page.tells(lambda told: any(one[0] == "renewed until" for one in told), "it is renewed")
+    await server.end(signal.SIGTERM)
+    await server.start()
+    orders = [event(n, type="order:placed") for n in range(10)]
+    assert (await publish(server.port, orders, token(roles=["publisher"]))).status == 202
+    await page.tells(lambda _: len(numbers(page, ["placed"])) >= 10, "10 orders")
+    assert numbers(page, ["placed"]) == list(range(10))
+    assert page.told.count(["ticket"]) == 1
