@@ -38,6 +38,7 @@ MAX_URI_LENGTH = 8192
 MAX_HEADERS_BYTES = 16 << 10
 DISCARDED_BYTES = 32 << 20  # of a body over its limit, before the connection is closed in the middle of it
 RETRY_AFTER_SECONDS = 2  # what is said when MongoDB is away; it is back in seconds, or somebody is called
+_SECRET = re.compile(r"(?<![\w-])[\w-]{43}(?![\w-])")  # what the secrets of sessions and tickets look like
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 Shape = TypeVar("Shape")
 _json = msgspec.json.Encoder()
@@ -229,9 +230,14 @@ class Handler(RequestHandler):
         self.set_header("Content-Type", "application/json")
         self.finish(_json.encode(envelope(error, self.correlation_id)))
 
+    @property
+    def shown_path(self) -> str:
+        """The path as it is logged and told: a session's secret may be given in it where its id belongs."""
+        return _SECRET.sub("[redacted]", self.request.path)
+
     def log_exception(self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         """Log a defect with its traceback; a refusal is no defect."""
-        fields = {"correlationId": self.correlation_id, "path": self.request.path}
+        fields = {"correlationId": self.correlation_id, "path": self.shown_path}
         if isinstance(translate(value), Internal):
             logger.error("request failed", exc_info=value, extra={"fields": fields})
         else:
@@ -243,7 +249,7 @@ class Handler(RequestHandler):
             fields = {
                 "correlationId": self.correlation_id,
                 "method": self.request.method,
-                "path": self.request.path,
+                "path": self.shown_path,
                 "status": self.get_status(),
                 "seconds": round(self.request.request_time(), 6),
             }
@@ -258,7 +264,7 @@ class Unknown(Handler):
     def prepare(self) -> None:
         """Answer 404, whatever the method."""
         super().prepare()
-        raise NotFound(f"there is nothing at {self.request.path[:200]}")
+        raise NotFound(f"there is nothing at {self.shown_path[:200]}")
 
 
 def translate(error: BaseException | None) -> TailcastError:

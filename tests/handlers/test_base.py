@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 from typing import Any
 
 import pytest
@@ -347,6 +348,17 @@ async def test_requests_are_logged_without_their_query(here: Assembly, caplog: p
     assert [(one["path"], one["status"]) for one in fields] == [("/healthz", 200), ("/v1/stream", 401)]
     assert any("refused" in record.message for record in caplog.records)
     assert "hidden" not in str([record.__dict__ for record in caplog.records if record.name.startswith("tailcast")])
+
+
+async def test_what_looks_like_a_secret_in_a_path_is_not_logged(here: Assembly, caplog: pytest.LogCaptureFixture) -> None:
+    """A session's secret may be given where its id belongs, or behind a slash by mistake (S7)."""
+    caplog.set_level(logging.DEBUG, "tailcast")
+    secret = secrets.token_urlsafe(32)
+    for path in (f"/v1/sessions/{secret}", f"/v1/{secret}"):
+        await request(here.port, "DELETE", path, token=token(roles=["admin"]))
+    written = str([record.__dict__ for record in caplog.records if record.name.startswith("tailcast")])
+    assert "/v1/sessions/[redacted]" in written
+    assert secret not in written
 
 
 async def test_answers_name_no_software(here: Assembly) -> None:
