@@ -4,21 +4,24 @@ had is faked."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pymongo
 import pytest
 from pymongo import WriteConcern
+from pymongo.errors import AutoReconnect, DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
 from storage import data_directory, embedded
@@ -29,6 +32,7 @@ from tests.loop_thread import LoopThread
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
+Answer = TypeVar("Answer")
 DURABLE = WriteConcern(w="majority", j=True)
 SERVER = """
 import asyncio, sys
@@ -82,13 +86,24 @@ def collection(client: pymongo.MongoClient[dict[str, Any]]) -> Any:
 
 
 def insert(uri: str, number: int) -> None:
-    with pymongo.MongoClient[dict[str, Any]](uri) as client:
-        collection(client).insert_one({"_id": number})
+    with pymongo.MongoClient[dict[str, Any]](uri) as client, contextlib.suppress(DuplicateKeyError):  # it was there after all
+        persistently(lambda: collection(client).insert_one({"_id": number}))
 
 
 def numbers(uri: str) -> list[int]:
     with pymongo.MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=20_000) as client:
-        return [document["_id"] for document in collection(client).find().sort("_id")]
+        return persistently(lambda: [document["_id"] for document in collection(client).find().sort("_id")])
+
+
+def persistently(ask: Callable[[], Answer]) -> Answer:
+    """Ask a mongod that was killed a moment ago: it is there before it is the primary again, and the driver tries only twice."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return ask()
+        except AutoReconnect:
+            if time.monotonic() > deadline:
+                raise
 
 
 def environment_of(pid: int) -> bytes:
