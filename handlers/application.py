@@ -7,7 +7,7 @@ import contextlib
 import resource
 import socket
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tornado.http1connection import HTTP1ServerConnection
@@ -69,6 +69,13 @@ class _Deadlines:
         """Expect nothing of it any more."""
         self._waiting.pop(connection, None)
 
+    def close_longest(self) -> None:
+        """Close the connection of which something is expected for longest, if there is any."""
+        connection = next(iter(self._waiting), None)
+        if connection is not None:
+            self.end(connection)
+            connection.stream.close()
+
     def _close_overdue(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -127,6 +134,7 @@ class _Server(HTTPServer):
         super().initialize(*arguments, **options)
         self.conn_params.header_timeout = None  # the only way to have none
         self.deadlines = _Deadlines(IDLE_SECONDS)
+        self.streams: Callable[[], int] = lambda: 0  # how many connections were taken from it, and are open
 
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
         """Make a stream of a connection; one that was cut before it was accepted cannot become TLS."""
@@ -137,8 +145,14 @@ class _Server(HTTPServer):
             super()._handle_connection(connection, address)
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """Close a connection for which there is no room; the kernel gives out the lowest number that is free."""
+        """Make room for a connection, or close it where there is none; the kernel gives out the lowest number that is free.
+
+        Room is made by whoever has kept its request back for longest: one address can open as many connections as it likes without saying
+        anything, and must not keep out those who have something to say.
+        """
         _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if len(self._connections) + self.streams() >= allowed - RESERVED_FILES:
+            self.deadlines.close_longest()
         if stream.socket.fileno() >= allowed - RESERVED_FILES // 2:
             stream.close()
             return
@@ -183,10 +197,12 @@ def http_server(services: Services, tls: ssl.SSLContext | None = None) -> _Serve
         tls: What connections are encrypted with; None: not at all. Its `ssl_options` may be replaced later, for new connections.
     """
     application = _Application(list(ROUTES), services=services, default_handler_class=Unknown, log_function=lambda handler: None)
-    return _Server(
+    made = _Server(
         application,
         ssl_options=tls,
         max_header_size=MAX_HEADERS_BYTES,
         max_body_size=1 << 40,  # handlers know their own limits, and answer with 413 where Tornado would cut the connection
         max_buffer_size=services.limits.max_body_bytes + DISCARDED_BYTES,
     )
+    made.streams = lambda: len(services.hub.connections) + len(services.waiting)
+    return made

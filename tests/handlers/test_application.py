@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 
 import pytest
@@ -28,9 +29,24 @@ async def test_every_route_is_served_and_nothing_else(here: Assembly) -> None:
 async def test_without_free_descriptors_connections_are_closed_at_once(here: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some are kept for MongoDB and for refusing: a connection beyond them is closed before it is read."""
     assert (await get(here.port, "/healthz")).status == 200
+    await wait_until(lambda: not len(here.http.deadlines), "nobody is there who could make room")
     monkeypatch.setattr(application, "RESERVED_FILES", 1 << 40)
     async with Wire(here.port) as wire:
         assert await wire.read_rest() == b""
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"])
+async def test_who_says_nothing_makes_room_for_who_does(here: Assembly, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    """Connections without a request cost nothing to make, so those that are oldest are closed first (S6)."""
+    async with EventStream(here.port, token=USER), Wire(here.port) as first, Wire(here.port) as second:
+        first.send(sent)
+        await wait_until(lambda: len(here.http.deadlines) == 2, "both are here")
+        _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+        monkeypatch.setattr(application, "RESERVED_FILES", allowed - 3)  # these two, and the stream
+        assert (await get(here.port, "/healthz")).status == 200
+        assert await first.read_rest() == b""
+        second.send(request_bytes("GET", "/healthz", {"Host": "x"}))
+        assert (await second.read_response()).status == 200
 
 
 async def test_a_connection_with_endless_headers_is_cut(here: Assembly) -> None:
