@@ -6,12 +6,10 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from hub.errors import BadRequest, Forbidden
-from hub.ownership import RESOURCE, OwnershipChanges, owned_audiences
+from hub.ownership import MAX_OWNED, RESOURCE, OwnershipChanges, owned_audiences
 from hub.principal import Principal
 from storage.owned import Owned
 from storage.ownership import MAX_RESOURCES, Ownership
-
-MAX_OWNED = 1000  # resources that a connection hears of without naming them
 
 
 class Belongings(NamedTuple):

@@ -10,6 +10,7 @@ from storage.owned import Owned
 
 REMEMBERED_CHANGES = 10_000  # far more than come while one question is put to MongoDB
 REMEMBERED_OWNERS = 100_000  # of all of them together: one change may have a hundred owners, with names of 25 KB
+MAX_OWNED = 1000  # resources that a connection hears of without naming them
 RESOURCE = "resource:"
 
 

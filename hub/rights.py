@@ -13,8 +13,8 @@ from typing import Protocol
 from hub.census import ORG, USER, Census
 from hub.connection import Connection
 from hub.control import Changed, Renewed, Revoked, read_control
-from hub.errors import REPLACED, UNAUTHENTICATED, Forbidden, TooMany, Unauthenticated
-from hub.ownership import OwnershipChanges, audience_of
+from hub.errors import POLICY, REPLACED, UNAUTHENTICATED, Forbidden, TooMany, Unauthenticated
+from hub.ownership import MAX_OWNED, OwnershipChanges, audience_of
 from hub.principal import Principal
 from hub.revocations import Revocation, Revocations
 from hub.roll import Roll
@@ -150,7 +150,13 @@ class Rights:
             if not owned.belongs_to(connection.principal.names()):
                 self._hub.change_rights(connection, connection.owned - {audience})
             elif connection.hears_of(audience):
-                self._hub.change_rights(connection, connection.owned | {audience})
+                self._let_hear(connection, audience)
+
+    def _let_hear(self, connection: Connection, audience: str) -> None:
+        if connection.owns_all and len(connection.owned) >= MAX_OWNED and audience not in connection.owned:
+            self._hub.close(connection, POLICY, f"more than {MAX_OWNED} resources are yours now: name those you want to hear of")
+        else:
+            self._hub.change_rights(connection, connection.owned | {audience})
 
     def renew(self, renewed: Renewed) -> bool:
         """Let a connection of this process go on with a fresh credential, if it is the same principal's; False: it is not here."""

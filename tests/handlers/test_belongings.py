@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from handlers.belongings import MAX_OWNED, Belonging, Belongings
+from handlers.belongings import Belonging, Belongings
 from hub.errors import BadRequest, Forbidden
-from hub.ownership import OwnershipChanges
+from hub.ownership import MAX_OWNED, OwnershipChanges
 from hub.principal import PUBLIC, Principal
 from storage.owned import Owned
 from storage.ownership import Ownership

@@ -358,3 +358,16 @@ async def test_nobody_hears_what_processes_tell_each_other() -> None:
     _, all_of_it = stage.open(subscription=Subscription(EVERYTHING))
     stage.tell(revoked("user", "u2"))
     assert sink.numbers() == all_of_it.numbers() == []
+
+
+async def test_who_comes_to_own_too_much_must_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that hears of all that is its principal's is closed beyond the bound; one that names a few is not concerned."""
+    monkeypatch.setattr("hub.rights.MAX_OWNED", 1)
+    stage = Stage()
+    (every, sink), (naming, _) = stage.open(owned={R1}), stage.open(owned={R1}, owns_all=False, subscription=NAMES_R1)
+    stage.tell(changed("user:u1"))
+    assert list(stage.hub.connections) == [every, naming]
+    stage.tell(Changed(Owned("stream/2", ("user:u1",), 1)))
+    assert list(stage.hub.connections) == [naming]
+    assert sink.received[-1].fields["code"] == 1008
+    assert naming.owned == {R1}
