@@ -152,9 +152,8 @@ class CatchUp:
         An id is sealed, so one that names another entry was issued before an older copy of the log was put back. Its client had entries
         that are not there any more, and others have taken their numbers.
         """
-        if connection.start is None:
-            return True
-        for position, id in connection.start.claims:
+        while connection.start is not None and connection.start.claims:
+            (position, id), *others = connection.start.claims
             if 0 < position.seq <= self._host.head.seq:
                 found = self._time_at(position.seq, page)
                 if found is None:
@@ -163,7 +162,8 @@ class CatchUp:
                 if found not in (position.ms, GONE):
                     connection.start_over(position.seq, Start(Position(0, 0), (id, RECREATED)))
                     return True
-        connection.start = connection.start._replace(claims=())
+            # Each only once: the page of one may be forgotten while that of another is read, and so on in a circle.
+            connection.start = connection.start._replace(claims=tuple(others))
         return True
 
     def _time_at(self, seq: int, page: Page | None) -> int | None:

@@ -490,3 +490,22 @@ async def test_restart_takes_everybody_out_of_the_queue() -> None:
         on.log.go_on()
         await turns(20)
     assert (connection.state, sink.numbers()) == (State.AHEAD, [])
+
+
+async def test_more_places_than_pages_are_kept_are_looked_at_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is seen once to name the entry there, whatever is forgotten meanwhile: else the reading would go round for ever."""
+    monkeypatch.setattr("hub.pages.PAGE_ENTRIES", 10)
+    monkeypatch.setattr("hub.pages.CACHED_PAGES", 1)
+    async with stage(make_entries(1, 100), 100) as on:
+        start = await on.hub.locate(id_of(5), field="from")
+        assert start is not None
+        for place in (35, 65, 95):
+            other = await on.hub.locate(id_of(place), field="from")
+            assert other is not None
+            start = start.merge(other)
+        connection, sink = connect(on.hub, SSE, on.clock)
+        on.hub.open(connection, everything(), start)
+        await turns(300)
+        assert connection.state is State.ATTACHED
+        assert sink.numbers() == list(range(6, 101))
+        assert len(on.log.reads) < 30
