@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from operator import itemgetter
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -17,32 +16,10 @@ NO_TOKEN = 0  # of entries that no appender has made
 # What an entry holds in memory beyond its data: object, strings, id and the two encoded forms' headers, as measured with
 # tracemalloc. The window's bound in bytes counts this for every entry.
 ENTRY_OVERHEAD_BYTES = 900
-
-
 MOST_MS = 10**14  # of a time of appending: the year 5138
+_NOT_GIVEN = msgspec.Meta(max_length=0)
 # What a document that is no entry is read as.
 MALFORMED = {"topic": "tailcast.log", "type": "log:malformed", "audience": (), "data": "{}"}
-_REQUIRED = itemgetter("topic", "type", "data", "audience")
-_OPTIONAL = ("source", "key", "priority", "time", "correlationId")
-_TEXT = frozenset((str,))
-_TEXT_OR_NONE = frozenset((str, type(None)))
-
-
-def is_entry(document: Mapping[str, Any]) -> bool:
-    """Tell whether a document with a number has the fields of an entry: of the right types, and with no line break where it would end
-    a line of an event stream.
-    """
-    try:
-        topic, kind, data, audience = _REQUIRED(document)
-        return (
-            _TEXT.issuperset(map(type, (topic, kind, data, *audience)))
-            and _TEXT_OR_NONE.issuperset(map(type, map(document.get, _OPTIONAL)))
-            and ms_of(document) == document["ms"]
-            and topic.isprintable()
-            and kind.isprintable()
-        )
-    except (KeyError, TypeError):
-        return False
 
 
 def ms_of(document: Mapping[str, Any]) -> int:
@@ -135,43 +112,47 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     The cyclic collector does not look at entries: they refer to nothing that refers to anything, and are most of what is in memory.
     """
 
-    seq: int
-    ms: int
+    seq: int = msgspec.field(name="_id")
+    ms: Annotated[int, msgspec.Meta(ge=0, lt=MOST_MS)]
     topic: str
     type: str
     audience: tuple[str, ...]
     data: str
-    source: str | None
-    key: str | None
-    priority: str | None
-    time: str | None
-    correlation_id: str | None
-    token: int
-    id: str
-    size: int
-    sse: bytes | None = None
-    websocket: bytes | None = None
+    source: str | None = None
+    key: str | None = None
+    priority: str | None = None
+    time: str | None = None
+    correlation_id: str | None = msgspec.field(name="correlationId", default=None)
+    token: int = msgspec.field(name="append", default=NO_TOKEN)
+    # These are made here, and in no document.
+    id: Annotated[str, _NOT_GIVEN] = ""
+    size: Annotated[int, msgspec.Meta(ge=0, le=0)] = 0
+    sse: Annotated[bytes, _NOT_GIVEN] | None = None
+    websocket: Annotated[bytes, _NOT_GIVEN] | None = None
 
     @classmethod
     def of(cls, document: Mapping[str, Any], codec: PositionCodec) -> Entry:
-        """Return the entry that a document of the log is."""
-        get, seq, ms, data = document.get, document["_id"], document["ms"], document["data"]
-        return cls(
-            seq,
-            ms,
-            document["topic"],
-            document["type"],
-            _shared(tuple(document["audience"])),
-            data,
-            get("source"),
-            get("key"),
-            get("priority"),
-            get("time"),
-            get("correlationId"),
-            get("append", NO_TOKEN),
-            codec.encode(seq, ms),
-            ENTRY_OVERHEAD_BYTES + 3 * len(data),
-        )
+        """Return the entry that a document of the log is.
+
+        Raises:
+            ValueError: If it is none: a field is missing or of another type, or has a line break where it would end a line of an event
+                stream.
+        """
+        try:
+            entry = msgspec.convert(document, cls)
+        except msgspec.ValidationError as error:
+            raise ValueError(str(error)) from None
+        if not _on_one_line(entry.topic, entry.type):
+            raise ValueError("a topic or a type that is not printable")
+        entry.audience = _shared(entry.audience)
+        entry.id = codec.encode(entry.seq, entry.ms)
+        entry.size = ENTRY_OVERHEAD_BYTES + 3 * len(entry.data)
+        return entry
+
+
+@lru_cache(maxsize=1024)
+def _on_one_line(topic: str, type: str) -> bool:
+    return topic.isprintable() and type.isprintable()
 
 
 @lru_cache(maxsize=1024)

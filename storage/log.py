@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from storage.capped import CappedCollection
-from storage.entries import MALFORMED, NO_TOKEN, Entry, is_entry, ms_of
+from storage.entries import MALFORMED, NO_TOKEN, Entry, ms_of
 from storage.errors import CommandFailed, Unavailable
 from storage.mongo import CANNOT_ROLL_BACK, DURABLE, NAMESPACE_NOT_FOUND, Database, Document
 from storage.positions import Position, PositionCodec
@@ -223,11 +223,17 @@ class Log:
         an entry that nobody receives, is counted in `malformed`, and reported once.
         """
         codec = self.codec
-        return [
-            Entry.of(document if is_entry(document) else self._replace(document), codec)
-            for document in documents
-            if document["_id"] == int(document["_id"])  # a fraction stands between two numbers
-        ]
+        try:
+            return [Entry.of(document, codec) for document in documents]
+        except ValueError:  # one by one, then
+            whole = (one for one in documents if one["_id"] == int(one["_id"]))  # a fraction stands between two numbers
+            return [self._entry_or_none(document, codec) for document in whole]
+
+    def _entry_or_none(self, document: Document, codec: PositionCodec) -> Entry:
+        try:
+            return Entry.of(document, codec)
+        except ValueError:
+            return Entry.of(self._replace(document), codec)
 
     def _replace(self, document: Document) -> Document:
         seq = int(document["_id"])
