@@ -336,6 +336,15 @@ async def test_a_page_without_an_origin_is_nobodys(here: Assembly) -> None:
         assert "access-control-allow-origin" not in (await get(here.port, "/healthz", headers={"Host": "", "Origin": origin})).headers
 
 
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000], ids=["empty", "cut", "not UTF-8", "deep"])
+async def test_a_body_that_is_not_json_is_refused(here: Assembly, body: bytes) -> None:
+    """On every path that takes one; nothing is done."""
+    headers = {"Authorization": f"Bearer {token('root', roles=['admin'])}"}
+    for path in ("/v1/revocations", "/v1/sessions", "/v1/renewals"):
+        response = await request(here.port, "POST", path, headers=headers, body=body)
+        assert response.error() == (400, "invalid_request", None)
+
+
 # ---- what is logged
 
 

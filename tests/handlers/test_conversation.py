@@ -33,6 +33,7 @@ from tests.handlers.clients import (
     websocket,
 )
 from tests.handlers.conftest import Assemble, StoppableMongoDB
+from tests.handlers.issuer import Checker, Issuer
 from tests.handlers.test_stream import published
 from tests.waiting import wait_until
 
@@ -434,6 +435,31 @@ async def test_a_client_may_hang_up_while_mongodb_hangs(
         await wait_until(lambda: any(task.get_name() == ANSWERING for task in asyncio.all_tasks()), "the look-up has begun")
     await wait_until(lambda: not here.hub.connections, "the connection is forgotten")
     await wait_until(lambda: all(task.get_name() != ANSWERING for task in asyncio.all_tasks()), "the look-up has ended")
+
+
+async def test_a_defect_behind_a_message_ends_the_connection(
+    here: Assembly, monkeypatch: pytest.MonkeyPatch, expected_logs: list[str]
+) -> None:
+    """It is logged, and the client told to come back (1011): it must not wait for an answer for ever."""
+    expected_logs.append("a message could not be answered")
+
+    async def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(here.hub, "locate", fail)
+    async with websocket(here.port, USER) as opened:
+        opened.say({"type": "subscribe", "topic": "a", "from": "earliest"}, {"type": "ping"})
+        assert (await opened.closed_with())[0] == 1011
+
+
+async def test_a_token_whose_key_is_fetched_first_opens_it(here: Assembly, checker: Checker, issuer: Issuer) -> None:
+    """What was said behind it waits, and is answered in order (S2)."""
+    here.services.authenticator.verifier = checker.verifier
+    issuer.publish("k1", "k2")
+    async with RawWebSocket(here.port) as opened:
+        opened.say({"type": "auth", "token": issuer.token("k2")}, {"type": "ping", "ref": "1"})
+        await opened.next("welcome")
+        assert (await opened.next("pong"))["ref"] == "1"
 
 
 # ---- frames

@@ -216,3 +216,26 @@ def test_bound_agrees_with_exact_arithmetic(value: Any, low: int) -> None:
     """A number in the payload is compared as the number that was written."""
     assert holds(f'{{"a": {value}}}', minA=low) == (Decimal(value) >= low)
     assert holds(json.dumps({"a": str(value)}), minA=low) == (Decimal(value) >= low)
+
+
+@pytest.mark.parametrize(
+    ("resources", "field"),
+    [
+        (["stream"], "filters.resources[0]"),
+        (["a/1", "a /2"], "filters.resources[1]"),
+        (["a/1"] * (MAX_LIST_LENGTH + 1), "filters.resources"),
+    ],
+    ids=["no id", "a space", "too many"],
+)
+def test_resources_that_cannot_be_meant_are_named(resources: list[str], field: str) -> None:
+    """A resource is a kind and an id; there may be so many."""
+    with pytest.raises(BadRequest) as refused:
+        make_subscription("a", [], [], {}, resources)
+    assert refused.value.field == field
+
+
+def test_resources_limit_a_subscription_to_their_audiences() -> None:
+    """Whatever else an event is for."""
+    one = make_subscription("**", [], [], {}, ["stream/1", "stream/2"])
+    assert one.selects("a", "x", None, ("user:u1", "resource:stream/2"))
+    assert not one.selects("a", "x", None, ("user:u1", "resource:stream/3"))
