@@ -42,14 +42,15 @@ class Assembly:
     Args:
         uri: The MongoDB.
         database: A database of the test's own.
+        answer_seconds: How long MongoDB may take.
         settings: Settings that are not as they would be by default; how often an address connects is not limited unless they say so, since
             all of a test's clients have one.
     """
 
-    def __init__(self, uri: str, database: str, **settings: Any) -> None:
+    def __init__(self, uri: str, database: str, answer_seconds: float = 2.0, **settings: Any) -> None:
         self.settings = Settings(jwt_secret=SECRET, jwt_algorithms=("HS256",), port=0, **{"connects_per_minute": UNLIMITED, **settings})
         self.clock = Clock()
-        self.database = Database(uri, database, answer_seconds=2.0)
+        self.database = Database(uri, database, answer_seconds=answer_seconds)
         self.log = Log(self.database, clock=time.time, size_bytes=self.settings.log_bytes)
         self.state = State(self.database, clock=time.time)
         self.tasks: list[asyncio.Task[None]] = []

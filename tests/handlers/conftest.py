@@ -23,8 +23,13 @@ async def assemble(mongodb_uri: str, database_name: str) -> AsyncIterator[Assemb
     started: list[Assembly] = []
 
     async def start(uri: str = mongodb_uri, **settings: object) -> Assembly:
-        assembly = Assembly(uri, database_name, **settings)
-        await assembly.start()
+        # One that is stopped by the test is given up soon; the one for all may stand still for seconds on a busy disk.
+        assembly = Assembly(uri, database_name, answer_seconds=10.0 if uri == mongodb_uri else 2.0, **settings)
+        try:
+            await assembly.start()
+        except BaseException:
+            assembly.database.close()
+            raise
         started.append(assembly)
         return assembly
 
