@@ -1,4 +1,4 @@
-"""What all handlers share: the error envelope, correlation, size limits, cross-origin rules, and who is asking."""
+"""What all handlers share: the error envelope, correlation, size limits, and who is asking."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Handler(RequestHandler):
     # Before the method
 
     def prepare(self) -> None:
-        """Refuse what is too large or comes from a foreign page, before anything is read or decided."""
+        """Refuse what is too large, before anything is read or decided."""
         request = self.request
         if len(request.uri or "") > MAX_URI_LENGTH:
             raise UriTooLong(f"the request target is longer than {MAX_URI_LENGTH} bytes")

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from hub.errors import BadRequest, Forbidden
-from hub.ownership import MAX_OWNED, RESOURCE, OwnershipChanges, owned_audiences
-from hub.principal import Principal
+from hub.ownership import MAX_OWNED, OwnershipChanges, owned_audiences
+from hub.principal import RESOURCE, Principal
 from storage.owned import Owned
 from storage.ownership import MAX_RESOURCES, Ownership
 

@@ -29,11 +29,11 @@ class Opening(Handler):
                 self.turn_away(error)
 
     def turn_away(self, error: TooMany | NotReady) -> None:
-        """Refuse who may come back later, in a way that lets it.
+        """Refuse who may come back later; a transport that has an own way to say so answers instead.
 
         Raises:
-            TooMany: Or
-            NotReady: as it was given, unless the client was answered.
+            TooMany: What was given.
+            NotReady: The same.
         """
         raise error
 

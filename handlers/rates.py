@@ -99,7 +99,7 @@ class RateLimits:
         Raises:
             TooMany: If it, or its organisation, has published too many lately.
         """
-        user, org = f"{publisher.org or ''}\n{publisher.user}", publisher.org
+        user, org = _counted(publisher), publisher.org
         wait = 0.0 if org is None else self._org_events.wait(org, events)
         if wait:
             self.refusals.count(ORG_EVENTS, str(org), user=publisher.user, **fields)
@@ -117,7 +117,7 @@ class RateLimits:
         Raises:
             TooMany: If it has had too many lately.
         """
-        wait = self._grants.take(f"{principal.org or ''}\n{principal.user}")
+        wait = self._grants.take(_counted(principal))
         if wait:
             self.refusals.count(GRANTS, principal.user, org=principal.org, **fields)
             raise _too_many("you ask for too many tickets and renewals", wait)
@@ -133,8 +133,13 @@ class RateLimits:
 
     def subscribed(self, principal: Principal, **fields: Any) -> None:
         """Note that somebody subscribed: an agent that does so too often is reported."""
-        if principal.has_role(AGENT) and self._agents.take(f"{principal.org or ''}\n{principal.user}"):
+        if principal.has_role(AGENT) and self._agents.take(_counted(principal)):
             self.refusals.count(AGENT_SUBSCRIPTIONS, principal.user, org=principal.org, **fields)
+
+
+def _counted(principal: Principal) -> str:
+    """Return the name under which a user is counted: one of another organisation is another."""
+    return f"{principal.org or ''}\n{principal.user}"
 
 
 def _too_many(message: str, wait: float) -> TooMany:

@@ -7,7 +7,7 @@ import msgspec
 from handlers.base import Handler
 from hub.control import Renewed, control_event
 from hub.errors import BadRequest
-from hub.formats import rfc3339
+from hub.formats import rfc3339_of
 
 MAX_ID_LENGTH = 128
 
@@ -36,5 +36,4 @@ class Renewals(Handler):
         renewed = Renewed(wanted.clientId, principal)
         if not self.services.hub.rights.renew(renewed):  # then through the log, to whoever has it
             await self.services.appender.append([control_event(renewed, self.correlation_id)])
-        ends = principal.expires_at
-        self.answer({"clientId": wanted.clientId, "expiresAt": rfc3339(int(ends * 1000)) if ends is not None else None}, status=202)
+        self.answer({"clientId": wanted.clientId, "expiresAt": rfc3339_of(principal.expires_at)}, status=202)

@@ -10,7 +10,7 @@ from handlers.base import Handler
 from handlers.services import Services
 from hub.control import Changed, control_event
 from hub.errors import BadRequest, Forbidden, NotFound
-from hub.principal import is_audience
+from hub.principal import audience_of, is_audience
 from storage.owned import Owned
 
 MAX_OWNERS = 100
@@ -64,7 +64,7 @@ def resource_name(kind: str, id: str) -> str:
         BadRequest: If it cannot be one.
     """
     name = f"{kind}/{id}"
-    if not is_audience(f"resource:{name}"):
+    if not is_audience(audience_of(name)):
         raise BadRequest(f"a resource is <kind>/<id> without spaces and commas, not {name[:80]!r}")
     return name
 

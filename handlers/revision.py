@@ -8,7 +8,6 @@ import logging
 from handlers.belongings import Belonging
 from hub.connection import Connection
 from hub.hub import Hub
-from hub.revocations import Revocation
 from storage.errors import StorageError
 from storage.state import State
 
@@ -52,7 +51,7 @@ class Revision:
         Raises:
             Unavailable: If MongoDB is away; what was revised until then is in force.
         """
-        self._hub.rights.revoke(Revocation(*kept) for kept in await self._state.revocations.in_force())
+        self._hub.rights.revoke(await self._state.revocations.in_force())
         await self._state.ownership.open()  # not before now, when changes are heard of: it remembers whether there is any resource
         for index, connection in enumerate(list(self._hub.connections), 1):
             await self._revise(connection)

@@ -11,9 +11,8 @@ from handlers.base import Handler
 from handlers.services import Services
 from hub.control import Revoked, control_event
 from hub.errors import BadRequest
-from hub.formats import rfc3339
-from hub.revocations import Revocation
-from storage.revocations import Revoked as Kept
+from hub.formats import rfc3339_of
+from storage.revoked import Revocation
 from storage.sessions import is_session_id
 
 logger = logging.getLogger("tailcast.handlers")
@@ -42,8 +41,8 @@ class Revocations(Handler):
         if wanted.kind == "session" and not is_session_id(wanted.id):
             raise BadRequest("expected the id of a session, which is not its secret", field="id")
         revocation = await revoke(self.services, wanted.kind, wanted.id, self.correlation_id)
-        before, until = (rfc3339(int(seconds * 1000)) for seconds in (revocation.before, revocation.until))
-        self.answer({"kind": wanted.kind, "id": wanted.id, "before": before, "until": until}, status=202)
+        times = {"before": rfc3339_of(revocation.before), "until": rfc3339_of(revocation.until)}
+        self.answer({"kind": wanted.kind, "id": wanted.id, **times}, status=202)
 
 
 async def revoke(services: Services, kind: str, id: str, correlation_id: str) -> Revocation:
@@ -57,7 +56,7 @@ async def revoke(services: Services, kind: str, id: str, correlation_id: str) ->
     """
     now = services.time()
     revocation = Revocation(kind, id, now, now + services.limits.revocation_seconds)
-    await services.state.revocations.add(Kept(*revocation))
+    await services.state.revocations.add(revocation)
     await services.appender.append([control_event(Revoked(revocation), correlation_id)])
     logger.info("revoked", extra={"fields": {"correlationId": correlation_id, "kind": kind, "id": id}})
     return revocation

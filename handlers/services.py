@@ -1,4 +1,4 @@
-"""What every handler is given: the parts of the server, assembled once in server.py. No logic."""
+"""What every handler is given: the parts of the server, as assembly.py makes them, and whether one more client fits."""
 
 from __future__ import annotations
 

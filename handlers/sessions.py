@@ -11,7 +11,7 @@ from handlers.base import Handler
 from handlers.credentials import claims_of, principal_of
 from handlers.revocations import revoke
 from hub.errors import BadRequest, Forbidden, NotFound, Unauthenticated
-from hub.formats import rfc3339
+from hub.formats import rfc3339_of
 from storage.sessions import is_session_id
 
 logger = logging.getLogger("tailcast.handlers")
@@ -48,7 +48,7 @@ class Sessions(Handler):
         new = await self.services.state.sessions.create(claims_of(principal), seconds)
         logger.info("session opened", extra={"fields": {"correlationId": self.correlation_id, "id": new.id, "user": principal.user}})
         self.set_header("Cache-Control", "no-store")
-        self.answer({"session": new.secret, "id": new.id, "expiresAt": rfc3339(int(new.expires_at * 1000))}, status=201)
+        self.answer({"session": new.secret, "id": new.id, "expiresAt": rfc3339_of(new.expires_at)}, status=201)
 
     def _life(self, wanted: float | None) -> float:
         longest = self.services.limits.session_seconds
@@ -87,4 +87,4 @@ class Session(Handler):
 
 def _shown(id: str, claims: dict[str, Any], expires_at: float) -> dict[str, Any]:
     kept: dict[str, Any] = {name: claims[name] for name in ("sub", "org", "entity", "roles", "audiences") if name in claims}
-    return {"id": id, **kept, "expiresAt": rfc3339(int(expires_at * 1000))}
+    return {"id": id, **kept, "expiresAt": rfc3339_of(expires_at)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from handlers.base import Handler
 from handlers.credentials import claims_of
 from hub.errors import TokenExpired
-from hub.formats import rfc3339
+from hub.formats import rfc3339_of
 
 
 class TicketIssue(Handler):
@@ -24,4 +24,4 @@ class TicketIssue(Handler):
             raise TokenExpired("the credential has expired")
         code, expires_at = await self.services.state.tickets.issue(claims_of(principal), seconds)
         self.set_header("Cache-Control", "no-store")
-        self.answer({"ticket": code, "expiresAt": rfc3339(int(expires_at * 1000))}, status=201)
+        self.answer({"ticket": code, "expiresAt": rfc3339_of(expires_at)}, status=201)

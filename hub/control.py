@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from hub.principal import Principal
-from hub.revocations import Revocation
 from storage.entries import OWN_TOPICS, Entry, NewEvent
 from storage.owned import Owned
+from storage.revoked import Revocation
 
 CONTROL_TOPIC = f"{OWN_TOPICS}control"  # publishers cannot use it, and nobody is in its empty audience
 

@@ -49,6 +49,11 @@ def _whole_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+def rfc3339_of(seconds: float | None) -> str | None:
+    """Return a time in seconds since 1970 as RFC 3339 text in UTC; None, as of what never ends, stays None."""
+    return None if seconds is None else rfc3339(int(seconds * 1000))
+
+
 def timestamp_of(entry: Entry) -> str:
     """Return when it happened: the publisher's time, else when it was appended."""
     return entry.time or rfc3339(entry.ms)

@@ -14,7 +14,7 @@ from hub.catchup import EVICTED, CatchUp
 from hub.connection import OUTBOX_BYTES, Connection, Coverage, Start, State
 from hub.errors import POLICY, RESTART, STALE, Forbidden, Unauthenticated
 from hub.fanout import FanOut
-from hub.formats import rfc3339
+from hub.formats import rfc3339_of
 from hub.keeper import Clock, Keeper
 from hub.principal import Principal
 from hub.rights import Rights
@@ -215,8 +215,8 @@ class Hub:
             "clientId": connection.client_id,
             "position": position,
             "resumeToken": self._seal(connection, position),
-            "expiresAt": rfc3339(int(expires_at * 1000)) if expires_at is not None else None,
-            "timestamp": rfc3339(int(self._clock.time() * 1000)),
+            "expiresAt": rfc3339_of(expires_at),
+            "timestamp": rfc3339_of(self._clock.time()),
         }
         return connection.format.message("welcome", fields, position)
 
@@ -407,7 +407,7 @@ class Hub:
         self._change_interest(connection)
         expires_at = principal.expires_at
         fields: dict[str, Any] = {} if ref is None else {"ref": ref}
-        fields["expiresAt"] = rfc3339(int(expires_at * 1000)) if expires_at is not None else None
+        fields["expiresAt"] = rfc3339_of(expires_at)
         self.tell(connection, "renewed", {**fields, "resumeToken": self.resume_token(connection)})
 
     def change_rights(self, connection: Connection, owned: frozenset[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from hub.connection import Connection, State
 from hub.errors import STALE, TOKEN_EXPIRED
-from hub.formats import rfc3339
+from hub.formats import rfc3339_of
 from storage.positions import Position
 
 SWEEP_SECONDS = 1.0
@@ -144,7 +144,7 @@ class Keeper:
         connection.warned = True
         ends = connection.principal.expires_at
         assert ends is not None
-        self._hub.tell(connection, "expiring", {"expiresAt": rfc3339(int(ends * 1000))})
+        self._hub.tell(connection, "expiring", {"expiresAt": rfc3339_of(ends)})
 
     def _beat(self, connection: Connection, heartbeats: dict[Any, bytes]) -> None:
         """Send a heartbeat with the connection's position; those at the same place share their bytes."""

@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from hub.principal import Principal
+from hub.principal import Principal, audience_of
 from storage.owned import Owned
 
 REMEMBERED_CHANGES = 10_000  # far more than come while one question is put to MongoDB
 REMEMBERED_OWNERS = 100_000  # of all of them together: one change may have a hundred owners, with names of 25 KB
 MAX_OWNED = 1000  # resources that a connection hears of without naming them
-RESOURCE = "resource:"
-
-
-def audience_of(resource: str) -> str:
-    """Return the audience of events about a resource."""
-    return f"{RESOURCE}{resource}"
 
 
 class OwnershipChanges:

@@ -7,11 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 PUBLIC = "public"
+RESOURCE = "resource:"
 AGENT = "agent"
 AUDIENCE_KINDS = ("public", "user:<id>", "org:<id>", "entity:<id>", "resource:<kind>/<id>")
 MAX_AUDIENCE_LENGTH = 256
 _ID = r"[^\s,\x00-\x1f\x7f\ud800-\udfff]+"
 _NAMED = re.compile(rf"(?:user|org|entity):{_ID}|resource:[^\s,/\x00-\x1f\x7f\ud800-\udfff]+/{_ID}")
+
+
+def audience_of(resource: str) -> str:
+    """Return the audience of events about a resource, which is called `<kind>/<id>`."""
+    return f"{RESOURCE}{resource}"
 
 
 def is_audience(token: str) -> bool:

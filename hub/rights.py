@@ -14,12 +14,13 @@ from hub.census import ORG, USER, Census
 from hub.connection import Connection
 from hub.control import Changed, Renewed, Revoked, read_control
 from hub.errors import POLICY, REPLACED, UNAUTHENTICATED, Forbidden, TooMany, Unauthenticated
-from hub.ownership import MAX_OWNED, OwnershipChanges, audience_of
-from hub.principal import Principal
-from hub.revocations import Revocation, Revocations
+from hub.ownership import MAX_OWNED, OwnershipChanges
+from hub.principal import Principal, audience_of
+from hub.revocations import Revocations
 from hub.roll import Roll
 from storage.entries import Entry
 from storage.owned import Owned
+from storage.revoked import Revocation
 
 logger = logging.getLogger("tailcast.hub")
 

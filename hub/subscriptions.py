@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from hub.errors import BadRequest
-from hub.principal import is_audience
+from hub.principal import audience_of, is_audience
 
 MAX_TOPIC_LENGTH = 255
 MAX_LIST_LENGTH = 100
@@ -163,9 +163,9 @@ def _resources(names: list[str], field: str) -> frozenset[str]:
     if len(names) > MAX_LIST_LENGTH:
         raise BadRequest(f"at most {MAX_LIST_LENGTH} of them, not {len(names)}", field=field)
     for index, name in enumerate(names):
-        if not is_audience(f"resource:{name}"):
+        if not is_audience(audience_of(name)):
             raise BadRequest(f"a resource is <kind>/<id>, not {name[:80]!r}", field=f"{field}[{index}]")
-    return frozenset(f"resource:{name}" for name in names)
+    return frozenset(map(audience_of, names))
 
 
 def _names(names: list[str], field: str) -> frozenset[str]:

@@ -5,27 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 from storage.collection import Collection, date_of, expiry, seconds_of
 from storage.mongo import Database
+from storage.revoked import KINDS, Revocation
 
 logger = logging.getLogger("tailcast.storage")
 
 REVOCATIONS = "revocations"
-KINDS = ("token", "session", "user", "org")
-
-
-class Revoked(NamedTuple):
-    """What is revoked: a token by its `jti`, a session by its id, or what was issued to a user or an organisation.
-
-    Both times are in seconds since 1970. What was issued up to `before` is refused, until `until`: by then its own time is over.
-    """
-
-    kind: str
-    id: str
-    before: float
-    until: float
 
 
 class RevocationStore:
@@ -48,7 +35,7 @@ class RevocationStore:
         """
         await self._collection.ensure_indexes([expiry("until")])
 
-    async def add(self, revoked: Revoked) -> None:
+    async def add(self, revocation: Revocation) -> None:
         """Keep a revocation.
 
         Where the same is revoked already, the later `before` and the later `until` count, in whatever order they come. `until` is kept in
@@ -58,17 +45,17 @@ class RevocationStore:
             ValueError: If the kind is none of the four, or `before` is not finite.
             Unavailable: If MongoDB is away or did not confirm it.
         """
-        if revoked.kind not in KINDS:
-            raise ValueError(f"expected one of {', '.join(KINDS)}, not {revoked.kind!r}")
-        if not math.isfinite(revoked.before):
-            raise ValueError(f"expected `before` in seconds since 1970, not {revoked.before}")
+        if revocation.kind not in KINDS:
+            raise ValueError(f"expected one of {', '.join(KINDS)}, not {revocation.kind!r}")
+        if not math.isfinite(revocation.before):
+            raise ValueError(f"expected `before` in seconds since 1970, not {revocation.before}")
         update = {
-            "$max": {"before": float(revoked.before), "until": date_of(revoked.until)},
-            "$setOnInsert": {"kind": revoked.kind, "id": revoked.id},
+            "$max": {"before": float(revocation.before), "until": date_of(revocation.until)},
+            "$setOnInsert": {"kind": revocation.kind, "id": revocation.id},
         }
-        await self._collection.upsert(f"{revoked.kind}:{revoked.id}", update)
+        await self._collection.upsert(f"{revocation.kind}:{revocation.id}", update)
 
-    async def in_force(self, limit: int = 1_000_000) -> list[Revoked]:
+    async def in_force(self, limit: int = 1_000_000) -> list[Revocation]:
         """Return all revocations whose `until` is not over.
 
         If there are more than `limit`, these are the ones that last longest, and a warning is logged.
@@ -76,10 +63,10 @@ class RevocationStore:
         Raises:
             Unavailable: If MongoDB is away, or was for a moment; call it again.
         """
-        found: list[Revoked] = []
+        found: list[Revocation] = []
         query = {"until": {"$gt": date_of(self._clock())}}
         async for batch in self._collection.batches(query, sort={"until": -1}, limit=limit + 1):
-            found += [Revoked(one["kind"], one["id"], one["before"], seconds_of(one["until"])) for one in batch]
+            found += [Revocation(one["kind"], one["id"], one["before"], seconds_of(one["until"])) for one in batch]
         if len(found) > limit:
             logger.warning("more than %d revocations are in force: the others are not known here", limit)
         return found[:limit]

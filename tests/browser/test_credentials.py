@@ -87,8 +87,7 @@ async def test_a_resume_token_opens_a_stream_again(page: Page, server: Server) -
     missed = [event(n, topic=topic) for n, topic in enumerate(("resumed.sse", "resumed.other", "resumed.sse"))]
     assert (await publish(server.port, missed, PUBLISHER)).status == 202
     await page.run(LISTEN, f"{stream}?resume={welcome['resumeToken']}")
-    await page.has("live")
-    assert page.of("order:fill") == [{"n": 0}, {"n": 2}]
+    assert await page.has("order:fill", 2) == [{"n": 0}, {"n": 2}]
 
 
 async def test_a_resume_token_opens_a_websocket_again(page: Page, server: Server) -> None:
@@ -101,5 +100,4 @@ async def test_a_resume_token_opens_a_websocket_again(page: Page, server: Server
     missed = [event(n, topic=topic) for n, topic in enumerate(("resumed.ws", "resumed.other", "resumed.ws"))]
     assert (await publish(server.port, missed, PUBLISHER)).status == 202
     await page.run(TALK, [f"{socket}?resume={subscribed['resumeToken']}", []])
-    await page.has("live")
-    assert [one["data"] for one in page.of("event")] == [{"n": 0}, {"n": 2}]
+    assert [one["data"] for one in await page.has("event", 2)] == [{"n": 0}, {"n": 2}]

@@ -11,7 +11,7 @@ from handlers.authentication import RESUME, SESSION, TICKET, TOKEN, Credential
 from handlers.credentials import claims_of
 from hub.errors import TokenExpired, Unauthenticated
 from hub.principal import Principal
-from hub.revocations import Revocation
+from storage.revoked import Revocation
 from tests.handlers.asking import resume_token
 from tests.handlers.assembly import Assembly, token
 from tests.handlers.conftest import Assemble

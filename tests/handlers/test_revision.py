@@ -12,7 +12,7 @@ from handlers import belongings, revision
 from handlers.belongings import Belonging
 from handlers.revision import Revision
 from hub.connection import State as Standing
-from storage.revocations import Revoked
+from storage.revoked import Revocation
 from storage.state import State
 from tests.handlers.asking import caught_up, heard, own, published, resume_token, ticket
 from tests.handlers.assembly import Assembly, token
@@ -51,7 +51,7 @@ async def test_what_was_revoked_unseen_is_in_force_afterwards(here: Assembly, ex
     async with EventStream(here.port, token=mine) as stream, EventStream(here.port, token=token("u2")) as other:
         await stream.welcome()
         await other.welcome()
-        await here.state.revocations.add(Revoked("token", "t1", time.time(), time.time() + 60))
+        await here.state.revocations.add(Revocation("token", "t1", time.time(), time.time() + 60))
         await miss(here)
         assert (await stream.next_of("closing")).json()["code"] == 4401
         assert await stream.ends()
@@ -173,7 +173,7 @@ async def test_it_goes_on_until_mongodb_answers(
     monkeypatch.setattr(revision, "RETRY_SECONDS", 0.0)
     state = State(faulty, clock=time.time)
     await state.open()
-    await here.state.revocations.add(Revoked("token", "t1", time.time(), time.time() + 60))
+    await here.state.revocations.add(Revocation("token", "t1", time.time(), time.time() + 60))
     for task in here.tasks:
         if task.get_name() == "revision of rights":
             task.cancel()
@@ -191,7 +191,7 @@ async def test_a_process_that_starts_later_knows_what_was_revoked_before(assembl
     first = await assemble()
     mine = token("u1", org="o1", jti="t1", iat=int(time.time()))
     code, resume = await ticket(first.port, mine), await resume_token(first.port, mine)
-    for revoked in (Revoked("token", "t1", 0.0, time.time() + 60), Revoked("org", "o2", time.time() + 5, time.time() + 60)):
+    for revoked in (Revocation("token", "t1", 0.0, time.time() + 60), Revocation("org", "o2", time.time() + 5, time.time() + 60)):
         await first.state.revocations.add(revoked)
     later = await assemble()
     refused = [
@@ -214,7 +214,7 @@ async def test_after_the_log_was_dropped_rights_are_read_anew(assemble: Assemble
     async with EventStream(other.port, token=token(jti="t1")) as revoked, EventStream(other.port, token=token()) as owner:
         await revoked.welcome()
         await owner.welcome()
-        await one.state.revocations.add(Revoked("token", "t1", time.time(), time.time() + 60))
+        await one.state.revocations.add(Revocation("token", "t1", time.time(), time.time() + 60))
         await own_unseen(one, "stream/1", "user:u2")
         await own_unseen(one, "stream/2", "user:u1")
         await one.log.database.command({"drop": one.log.name})
@@ -232,7 +232,7 @@ async def test_after_a_hole_in_the_log_rights_are_read_anew(here: Assembly, expe
     expected_logs += [ANEW, "tail interrupted", "gap reported", "were not seen"]
     async with EventStream(here.port, token=token(jti="t1")) as stream:
         await stream.welcome()
-        await here.state.revocations.add(Revoked("token", "t1", time.time(), time.time() + 60))
+        await here.state.revocations.add(Revocation("token", "t1", time.time(), time.time() + 60))
         head = await here.log.head()
         (document,) = documents(head.seq + 5, [head.ms])
         await here.log.database.command({"insert": here.log.name, "documents": [document]})

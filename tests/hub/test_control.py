@@ -6,9 +6,9 @@ import pytest
 
 from hub.control import CONTROL_TOPIC, Changed, Control, Renewed, Revoked, control_event, read_control
 from hub.principal import PUBLIC, Principal
-from hub.revocations import Revocation
 from storage.entries import Entry, NewEvent
 from storage.owned import Owned
+from storage.revoked import Revocation
 from tests.hub.fakes import CODEC, make_entry
 
 CONTROLS: list[Control] = [

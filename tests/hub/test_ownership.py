@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hub import ownership
-from hub.ownership import OwnershipChanges, audience_of, owned_audiences
-from hub.principal import Principal
+from hub.ownership import OwnershipChanges, owned_audiences
+from hub.principal import Principal, audience_of
 from storage.owned import Owned
 
 ME = Principal("u1", org="o1", entity="e1", audiences=frozenset({"public", "user:u1", "org:o1", "entity:e1", "user:u2"}))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hub.principal import Principal
-from hub.revocations import KINDS, Revocation, Revocations
+from hub.revocations import Revocations
+from storage.revoked import KINDS, Revocation
 
 
 def revoked(*every: Revocation) -> Revocations:

@@ -15,12 +15,12 @@ from hub.errors import REPLACED, UNAUTHENTICATED, TooMany, Unauthenticated
 from hub.formats import SSE, WEBSOCKET
 from hub.hub import Hub
 from hub.principal import PUBLIC, Principal
-from hub.revocations import Revocation
 from hub.rights import FORGET_REVOCATIONS_SECONDS, ORG_RETRY_SECONDS
 from hub.subscriptions import EVERYTHING, Subscription
 from storage.entries import Entry
 from storage.owned import Owned
 from storage.positions import Position
+from storage.revoked import Revocation
 from tests.hub.fakes import CODEC, FIRST_MS, ListLog, ManualClock, RecordingSink, connect, make_entry, place_of, turns
 
 R1 = "resource:stream/1"

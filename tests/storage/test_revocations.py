@@ -10,7 +10,8 @@ import pytest
 
 from storage.collection import BATCH_DOCUMENTS, LATEST_SECONDS, date_of
 from storage.errors import Unavailable
-from storage.revocations import RevocationStore, Revoked
+from storage.revocations import RevocationStore
+from storage.revoked import Revocation
 from tests.storage.faults import Clock, FaultyDatabase, answer_lost, cursor_killed, indexes, plan
 
 
@@ -34,10 +35,10 @@ async def test_what_is_revoked_is_in_force(store: RevocationStore, other_databas
     """Each kind, in every process that starts later, those that last longest first."""
     now = present.now
     revoked = [
-        Revoked("token", "j1", now, now + 40),
-        Revoked("session", "s1", now + 0.25, now + 30),
-        Revoked("user", "u1", now - 10.5, now + 20),
-        Revoked("org", "u1", now, now + 10),
+        Revocation("token", "j1", now, now + 40),
+        Revocation("session", "s1", now + 0.25, now + 30),
+        Revocation("user", "u1", now - 10.5, now + 20),
+        Revocation("org", "u1", now, now + 10),
     ]
     for one in reversed(revoked):
         await store.add(one)
@@ -47,7 +48,7 @@ async def test_what_is_revoked_is_in_force(store: RevocationStore, other_databas
 
 async def test_one_whose_time_is_over_is_not_in_force(store: RevocationStore, present: Clock) -> None:
     """To the millisecond, however long MongoDB takes to delete it."""
-    await store.add(Revoked("user", "u1", present.now, present.now + 10))
+    await store.add(Revocation("user", "u1", present.now, present.now + 10))
     present.now += 9.999
     assert len(await store.in_force()) == 1
     present.now += 0.001
@@ -58,44 +59,48 @@ async def test_one_whose_time_is_over_is_not_in_force(store: RevocationStore, pr
 async def test_of_several_the_later_times_count(store: RevocationStore, present: Clock, order: tuple[int, ...]) -> None:
     """In whatever order they come, and each time by itself."""
     now = present.now
-    several = [Revoked("user", "u1", now, now + 10), Revoked("user", "u1", now + 5, now + 5), Revoked("user", "u1", now - 5, now + 7)]
+    several = [
+        Revocation("user", "u1", now, now + 10),
+        Revocation("user", "u1", now + 5, now + 5),
+        Revocation("user", "u1", now - 5, now + 7),
+    ]
     for number in order:
         await store.add(several[number])
-    assert await store.in_force() == [Revoked("user", "u1", now + 5, now + 10)]
+    assert await store.in_force() == [Revocation("user", "u1", now + 5, now + 10)]
 
 
 async def test_many_that_revoke_the_same_at_once_are_one(store: RevocationStore, other_database: FaultyDatabase, present: Clock) -> None:
     """None is lost, and none is refused."""
     stores = (store, RevocationStore(other_database, clock=present))
     now = present.now
-    await asyncio.gather(*(stores[n % 2].add(Revoked("org", "o1", now + n, now + 100 - n)) for n in range(16)))
-    assert await store.in_force() == [Revoked("org", "o1", now + 15, now + 100)]
+    await asyncio.gather(*(stores[n % 2].add(Revocation("org", "o1", now + n, now + 100 - n)) for n in range(16)))
+    assert await store.in_force() == [Revocation("org", "o1", now + 15, now + 100)]
 
 
 async def test_ids_are_taken_as_they_are(store: RevocationStore, present: Clock) -> None:
     """Whatever characters a name has, and however it looks together with its kind."""
     names = ["a:b", "$where", "a.b", "é", "x" * 5000]
     for name in names:
-        await store.add(Revoked("user", name, present.now, present.now + 10))
+        await store.add(Revocation("user", name, present.now, present.now + 10))
     assert sorted(one.id for one in await store.in_force()) == sorted(names)
 
 
 async def test_a_revocation_without_an_end_has_the_last_that_can_be_written(store: RevocationStore, present: Clock) -> None:
     """It comes back as a finite number, which JSON can hold."""
-    await store.add(Revoked("user", "u1", present.now, math.inf))
-    assert await store.in_force() == [Revoked("user", "u1", present.now, LATEST_SECONDS)]
+    await store.add(Revocation("user", "u1", present.now, math.inf))
+    assert await store.in_force() == [Revocation("user", "u1", present.now, LATEST_SECONDS)]
 
 
 @pytest.mark.parametrize(
     ("revoked", "message"),
     [
-        (Revoked("role", "admin", 1, 2), "one of token, session, user, org, not 'role'"),
-        (Revoked("user", "u1", math.nan, 2), "not nan"),
-        (Revoked("user", "u1", math.inf, 2), "not inf"),
-        (Revoked("user", "u1", 1, math.nan), "not NaN"),
+        (Revocation("role", "admin", 1, 2), "one of token, session, user, org, not 'role'"),
+        (Revocation("user", "u1", math.nan, 2), "not nan"),
+        (Revocation("user", "u1", math.inf, 2), "not inf"),
+        (Revocation("user", "u1", 1, math.nan), "not NaN"),
     ],
 )
-async def test_what_is_no_revocation_is_refused(store: RevocationStore, revoked: Revoked, message: str) -> None:
+async def test_what_is_no_revocation_is_refused(store: RevocationStore, revoked: Revocation, message: str) -> None:
     """A `before` that is infinite would refuse everything for ever."""
     with pytest.raises(ValueError, match=message):
         await store.add(revoked)
@@ -136,7 +141,7 @@ async def test_a_break_gives_nobody_half_of_them(store: RevocationStore, databas
 
 async def test_one_that_is_not_confirmed_is_added_again(store: RevocationStore, database: FaultyDatabase, present: Clock) -> None:
     """That changes nothing if it was kept already."""
-    revoked = Revoked("user", "u1", present.now, present.now + 10)
+    revoked = Revocation("user", "u1", present.now, present.now + 10)
     database.inject("findAndModify", answer_lost)
     with pytest.raises(Unavailable):
         await store.add(revoked)
