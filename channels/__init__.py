@@ -1,4 +1,4 @@
-"""What can be streamed: so far only sample events of the five families; declared shapes and rules come here.
+"""What can be streamed: declarations of channels, one module for each family of users, and the few computations that these need. No I/O.
 
-Order of the files, each importing only earlier ones: demo.
+Order of the files, each importing only earlier ones: declaration, demo.
 """

@@ -266,7 +266,7 @@ class Conversation:
 
     def _admit(self, principal: Principal, message: Auth) -> None:
         if self.connection is not None:
-            self.services.hub.renew(self.connection, principal, message.ref)
+            self.services.hub.hearing.renew(self.connection, principal, message.ref)
             return
         self._stop_waiting()
         self.services.require_room(principal, self._address, self.correlation_id)

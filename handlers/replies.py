@@ -46,7 +46,7 @@ def subscribe(speaker: Speaker, connection: Connection, message: Subscribe) -> N
     if message.position or message.from_ or subscription.audiences or not connection.owns_all:
         speaker.later(partial(_look_up_and_subscribe, speaker, connection, message, subscription), message.ref)
     else:
-        _tell_subscribed(speaker, connection, message, services.hub.subscribe(connection, subscription, None))
+        _tell_subscribed(speaker, connection, message, services.hub.hearing.subscribe(connection, subscription, None))
 
 
 async def _look_up_and_subscribe(speaker: Speaker, connection: Connection, message: Subscribe, subscription: Subscription) -> None:
@@ -55,9 +55,9 @@ async def _look_up_and_subscribe(speaker: Speaker, connection: Connection, messa
     wanted, field = (message.position, "position") if message.position else (message.from_, "from")
     start = await hub.locate(wanted, field=field)
     await _extend_belongings(speaker, connection, subscription)
-    _tell_subscribed(speaker, connection, message, hub.subscribe(connection, subscription, start))
+    _tell_subscribed(speaker, connection, message, hub.hearing.subscribe(connection, subscription, start))
     if start is not None:
-        hub.replay(connection, start)
+        hub.hearing.replay(connection, start)
 
 
 async def _extend_belongings(speaker: Speaker, connection: Connection, subscription: Subscription) -> None:
@@ -65,12 +65,12 @@ async def _extend_belongings(speaker: Speaker, connection: Connection, subscript
     if subscription.audiences or not connection.owns_all:
         found = await speaker.services.belonging.of(connection.principal, subscription.audiences)
         connection.owns_all = connection.owns_all or found.all
-        speaker.services.hub.change_rights(connection, connection.owned | found.audiences)
+        speaker.services.hub.hearing.change_rights(connection, connection.owned | found.audiences)
 
 
 def _tell_subscribed(speaker: Speaker, connection: Connection, message: Subscribe, begin: Position) -> None:
     hub = speaker.services.hub
-    fields = {"topic": message.topic, "position": hub.id_of(begin), "resumeToken": hub.resume_token(connection)}
+    fields = {"topic": message.topic, "position": hub.id_of(begin), "resumeToken": hub.seal(connection)}
     speaker.tell("subscribed", message.ref, fields)
 
 
@@ -81,9 +81,9 @@ def unsubscribe(speaker: Speaker, connection: Connection, message: Unsubscribe) 
         InvalidMessage: If there is none with this topic.
     """
     hub = speaker.services.hub
-    if not hub.unsubscribe(connection, message.topic):
+    if not hub.hearing.unsubscribe(connection, message.topic):
         raise InvalidMessage("there is no subscription with this topic", field="topic")
-    speaker.tell("unsubscribed", message.ref, {"topic": message.topic, "resumeToken": hub.resume_token(connection)})
+    speaker.tell("unsubscribed", message.ref, {"topic": message.topic, "resumeToken": hub.seal(connection)})
 
 
 def pong(speaker: Speaker, connection: Connection, message: Ping) -> None:

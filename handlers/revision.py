@@ -68,4 +68,4 @@ class Revision:
             found = await self._belonging.among(connection.principal, asked)
             owned = connection.owned - asked | found  # what it has come to hear of meanwhile stays
         if not connection.closed:
-            self._hub.change_rights(connection, owned)
+            self._hub.hearing.change_rights(connection, owned)

@@ -19,6 +19,7 @@ from hub.formats import Format
 from hub.interest import Interest
 from hub.principal import Principal
 from hub.subscriptions import Subscription, parse_payload
+from hub.terms import PLAIN
 from storage.entries import Entry
 from storage.positions import Position
 
@@ -122,6 +123,7 @@ class Connection:
         "due",
         "expires_at",
         "format",
+        "granted",
         "heard_at",
         "inbox",
         "interest",
@@ -136,6 +138,7 @@ class Connection:
         "sink",
         "start",
         "state",
+        "terms",
         "told",
         "warned",
     )
@@ -150,6 +153,7 @@ class Connection:
         self.sink = sink
         self.owner = owner
         self.owned: frozenset[str] = frozenset()  # audiences of those resources of its principal's that it hears of
+        self.granted: frozenset[str] = frozenset()  # audiences that it named, and may hear by its role alone
         self.owns_all = True  # it hears of all of them, also of those to come; False: only of those that its subscriptions name
         self.inbox: Inbox | None = None  # None: what the client sends does not matter
         self.interest: Interest[Connection] | None = None  # None before it is opened and after it is closed
@@ -165,6 +169,7 @@ class Connection:
         self.expires_at: float | None = None  # clock: when its credential ends; None: never
         self.warned = False  # the client knows that its credential ends soon
         self.heard_at: float | None = None  # clock: when the client gave a sign of life; None: this transport has none
+        self.terms = PLAIN  # of its channel
         self.told = 0  # the number of the position in the last heartbeat
 
     def on_drained(self) -> None:
@@ -253,7 +258,8 @@ class Connection:
 
     def audiences(self) -> frozenset[str]:
         """Return everything it may receive from just now."""
-        return self.principal.audiences | self.owned if self.owned else self.principal.audiences
+        further = self.owned | self.granted
+        return self.principal.audiences | further if further else self.principal.audiences
 
     def describe(self) -> dict[str, Any]:
         """Return what log lines about it say."""
@@ -262,6 +268,7 @@ class Connection:
             "correlationId": self.correlation_id,
             "user": self.principal.user,
             "transport": self.format.name,
+            "channel": self.terms.channel,
         }
 
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from hub.catchup import EVICTED, CatchUp
-from hub.connection import OUTBOX_BYTES, Connection, Coverage, Start, State
-from hub.errors import POLICY, RESTART, STALE, Forbidden, Unauthenticated
+from hub.connection import OUTBOX_BYTES, Connection, Start, State
+from hub.errors import POLICY, RESTART, STALE
 from hub.fanout import FanOut
 from hub.formats import rfc3339_of
+from hub.hearing import Hearing
 from hub.keeper import Clock, Keeper
-from hub.principal import Principal
 from hub.rights import Rights
 from hub.router import Router
 from hub.starting import HubLog, locate
@@ -81,6 +81,7 @@ class Hub:
             heartbeat_seconds=heartbeat_seconds,
             stale_seconds=stale_seconds,
         )
+        self.hearing = Hearing(self, router=self.router, rights=self.rights, keeper=self.keeper)
         self.catch_up = CatchUp(
             self,
             router=self.router,
@@ -164,7 +165,7 @@ class Hub:
         waiting, self._ahead = self._ahead, []
         for connection in waiting:
             if connection.state is State.AHEAD:
-                self._resume(connection)
+                self.resume(connection)
 
     # Coming and going
 
@@ -206,7 +207,7 @@ class Hub:
         self.keeper.admit(connection)
         logger.info("connected", extra={"fields": connection.describe()})
         if self.offer(connection, preamble + self._welcome(connection)):
-            self._resume(connection)
+            self.resume(connection)
 
     def _welcome(self, connection: Connection) -> bytes:
         position = self._encode(*connection.position)
@@ -220,7 +221,7 @@ class Hub:
         }
         return connection.format.message("welcome", fields, position)
 
-    def _resume(self, connection: Connection) -> None:
+    def resume(self, connection: Connection) -> None:
         """Put a connection whose sink is empty where it belongs by its position."""
         lost = connection.start is not None and connection.start.lost is not None
         if connection.position.seq > self.head.seq or (lost and self.head.seq == 0):
@@ -262,6 +263,10 @@ class Hub:
         """Return a place's id on the wire."""
         return self._encode(*position)
 
+    def seal(self, connection: Connection) -> str | None:
+        """Return what reopens a connection where it stands, with the subscriptions it has now; None: there is no such thing."""
+        return self._seal(connection, self._encode(*self.place(connection)))
+
     def tell(self, connection: Connection, type: str, fields: dict[str, Any]) -> None:
         """Send one of the server's own messages; see `send`."""
         self.send(connection, connection.format.message(type, fields))
@@ -286,7 +291,7 @@ class Hub:
         connection.state = State.READING
         outbox, connection.outbox = connection.outbox, None
         if outbox is None or self.offer(connection, outbox):
-            self._resume(connection)
+            self.resume(connection)
 
     def heard(self, connection: Connection) -> None:
         """Note that a client is alive."""
@@ -348,81 +353,3 @@ class Hub:
         window = max(RETRY_SPREAD_MS, seconds * 1000)
         for connection in list(self.connections):
             self.close(connection, RESTART, "the server restarts", RETRY_SPREAD_MS // 2 + round(random() * window))
-
-    # Subscribing on a living connection
-
-    def subscribe(self, connection: Connection, subscription: Subscription, start: Start | None) -> Position:
-        """Add a subscription to a connection, or replace the one with the same topic, and return where it begins.
-
-        A start before the connection's own place takes effect with `replay`, which goes back there and reads forward again for this
-        subscription; what the others have had is not sent again.
-        """
-        assert connection.coverage is not None
-        connection.cover(self.place(connection))
-        begin = start.position if start else self.head
-        connection.coverage[subscription.topic] = Coverage(subscription, begin.seq)
-        self._change_interest(connection)
-        return begin
-
-    def replay(self, connection: Connection, start: Start) -> None:
-        """Go back to a start given to `subscribe`, after the client was told of the subscription."""
-        if connection.state is State.CLOSED:
-            return
-        place = self.place(connection)
-        if start.position >= place:  # nobody goes back, so whatever turns out to be gone is a loss
-            start = start._replace(from_earliest=False)
-        merged = connection.start.merge(start) if connection.start else start
-        waiting = connection.state if connection.state is not State.ATTACHED else None
-        connection.detach(waiting or State.READING, min(place, merged.position))
-        connection.start = merged
-        connection.replayed = connection.replayed or 0
-        if waiting is None:
-            self._resume(connection)
-
-    def unsubscribe(self, connection: Connection, topic: str) -> bool:
-        """Take a subscription away; False if there was none with this topic."""
-        assert connection.coverage is not None
-        if connection.coverage.pop(topic, None) is None:
-            return False
-        self._change_interest(connection)
-        return True
-
-    def resume_token(self, connection: Connection) -> str | None:
-        """Return what reopens this connection where it stands, with the subscriptions it has now; None: there is no such thing."""
-        return self._seal(connection, self._encode(*self.place(connection)))
-
-    def renew(self, connection: Connection, principal: Principal, ref: str | None = None) -> None:
-        """Go on with another credential of the same user, organisation and entity, and tell the client.
-
-        Raises:
-            Forbidden: If it is somebody else's.
-            Unauthenticated: If it is revoked.
-        """
-        if not principal.is_same_as(connection.principal):
-            raise Forbidden("the credential is somebody else's: open a connection of its own with it", field="token")
-        if self.rights.revocations.cover(principal):
-            raise Unauthenticated("the credential was revoked", field="token")
-        connection.principal = principal
-        self.keeper.admit(connection)
-        self._change_interest(connection)
-        expires_at = principal.expires_at
-        fields: dict[str, Any] = {} if ref is None else {"ref": ref}
-        fields["expiresAt"] = rfc3339_of(expires_at)
-        self.tell(connection, "renewed", {**fields, "resumeToken": self.resume_token(connection)})
-
-    def change_rights(self, connection: Connection, owned: frozenset[str]) -> None:
-        """Go on with other resources than before: what was not for a connection until now is, and the other way round."""
-        if owned != connection.owned:
-            self.rights.census.own(connection, owned)
-            self._change_interest(connection)
-
-    def _change_interest(self, connection: Connection) -> None:
-        connection.limit_coverage()
-        old = connection.interest
-        assert old is not None
-        new = self.router.intern(connection.audiences(), connection.subscriptions(), connection.format)
-        if connection.state is State.ATTACHED:
-            del old.attached[connection]
-            new.attached[connection] = None
-        connection.interest = new
-        self.router.release(old)

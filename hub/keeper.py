@@ -113,7 +113,7 @@ class Keeper:
 
     def _schedule(self, connection: Connection, now: float) -> None:
         """Set when the sweep looks at a connection again."""
-        due = now + self._heartbeat_seconds
+        due = now + (connection.terms.heartbeat_seconds or self._heartbeat_seconds)
         if self._stale_seconds:
             due = min(due, now + self._stale_seconds / 2)
         ends = connection.expires_at

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 PUBLIC = "public"
 RESOURCE = "resource:"
 AGENT = "agent"
+ADMIN = "admin"
 AUDIENCE_KINDS = ("public", "user:<id>", "org:<id>", "entity:<id>", "resource:<kind>/<id>")
 MAX_AUDIENCE_LENGTH = 256
 _ID = r"[^\s,\x00-\x1f\x7f\ud800-\udfff]+"

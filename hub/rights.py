@@ -28,19 +28,27 @@ FORGET_REVOCATIONS_SECONDS = 60.0  # between looks at which are over
 ORG_RETRY_SECONDS = 10  # said to whom the organisation's limit refuses
 
 
-class Host(Protocol):
-    """Whose connections they are: the hub."""
-
-    connections: dict[Connection, None]
-
-    def close(self, connection: Connection, code: int, reason: str) -> None:
-        """End a connection."""
+class Hearing(Protocol):
+    """Changes what a connection hears; see hearing.py."""
 
     def renew(self, connection: Connection, principal: Principal) -> None:
         """Go on with another credential."""
 
     def change_rights(self, connection: Connection, owned: frozenset[str]) -> None:
         """Go on with other resources."""
+
+
+class Host(Protocol):
+    """Whose connections they are: the hub."""
+
+    connections: dict[Connection, None]
+
+    @property
+    def hearing(self) -> Hearing:
+        """What changes what they hear."""
+
+    def close(self, connection: Connection, code: int, reason: str) -> None:
+        """End a connection."""
 
 
 class Rights:
@@ -149,7 +157,7 @@ class Rights:
             concerned.update(dict.fromkeys(self.census.named(owner)))
         for connection in concerned:
             if not owned.belongs_to(connection.principal.names()):
-                self._hub.change_rights(connection, connection.owned - {audience})
+                self._hub.hearing.change_rights(connection, connection.owned - {audience})
             elif connection.hears_of(audience):
                 self._let_hear(connection, audience)
 
@@ -157,14 +165,14 @@ class Rights:
         if connection.owns_all and len(connection.owned) >= MAX_OWNED and audience not in connection.owned:
             self._hub.close(connection, POLICY, f"more than {MAX_OWNED} resources are yours now: name those you want to hear of")
         else:
-            self._hub.change_rights(connection, connection.owned | {audience})
+            self._hub.hearing.change_rights(connection, connection.owned | {audience})
 
     def renew(self, renewed: Renewed) -> bool:
         """Let a connection of this process go on with a fresh credential, if it is the same principal's; False: it is not here."""
         for connection in self.census.of(USER, renewed.principal.user):
             if connection.client_id == renewed.client_id:
                 try:
-                    self._hub.renew(connection, renewed.principal)
+                    self._hub.hearing.renew(connection, renewed.principal)
                 except (Forbidden, Unauthenticated) as error:
                     logger.warning("not renewed: %s", error, extra={"fields": connection.describe()})
                 return True

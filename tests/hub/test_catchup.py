@@ -403,8 +403,8 @@ async def test_of_several_ids_those_beyond_what_this_process_has_seen_wait() -> 
             start = await on.hub.locate(id_of(position), field="position")
             assert start is not None
             [one] = everything(topic)
-            on.hub.subscribe(connection, one, start)
-            on.hub.replay(connection, start)
+            on.hub.hearing.subscribe(connection, one, start)
+            on.hub.hearing.replay(connection, start)
         await turns(20)
         on.hub.receive(entries[8:])
         await turn_until(lambda: connection.state is State.ATTACHED)
@@ -430,8 +430,8 @@ async def test_subscription_whose_id_is_another_entrys_begins_anew_and_the_other
             start = await on.hub.locate(position, field="position")
             assert start is not None
             [one] = everything(topic)
-            on.hub.subscribe(connection, one, start)
-            on.hub.replay(connection, start)
+            on.hub.hearing.subscribe(connection, one, start)
+            on.hub.hearing.replay(connection, start)
         await turn_until(lambda: connection.state is State.ATTACHED)
     assert [gap.fields["reason"] for gap in sink.of("gap")] == ["log recreated"]
     assert [CODEC.decode(one.id or "").seq for one in sink.of("event")] == list(range(1, 11))
@@ -471,8 +471,8 @@ async def test_page_that_was_asked_for_is_of_no_use_after_going_back() -> None:
             start = await on.hub.locate(id_of(position), field="position")
             assert start is not None
             [one] = everything(topic)
-            on.hub.subscribe(connection, one, start)
-            on.hub.replay(connection, start)
+            on.hub.hearing.subscribe(connection, one, start)
+            on.hub.hearing.replay(connection, start)
             await turns(3)
         on.log.go_on()
         await turn_until(lambda: connection.state is State.ATTACHED)

@@ -84,7 +84,7 @@ def test_attached_connection_is_in_its_interest_until_it_is_detached() -> None:
 
 def test_connection_describes_itself_without_secrets() -> None:
     """Log lines say who and how."""
-    assert make().describe() == {"clientId": "c1", "correlationId": "c1", "user": "u1", "transport": "websocket"}
+    assert make().describe() == {"clientId": "c1", "correlationId": "c1", "user": "u1", "transport": "websocket", "channel": "stream"}
     sink = RecordingSink(SSE, ManualClock())
     assert Connection("c1", make_principal(), SSE, sink, Owner(), "r9").describe()["correlationId"] == "r9"
 

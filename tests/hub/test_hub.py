@@ -59,13 +59,13 @@ class Stage:
         connection, sink = connect(self.hub, WEBSOCKET, self.clock)
         self.hub.open(connection, frozenset(), None)
         for topic in topics:
-            self.hub.subscribe(connection, Subscription(topic), None)
+            self.hub.hearing.subscribe(connection, Subscription(topic), None)
         return connection, sink
 
     def go_back(self, connection: Connection, topic: str, start: Start) -> Position:
         """Subscribe at a place."""
-        begin = self.hub.subscribe(connection, Subscription(topic), start)
-        self.hub.replay(connection, start)
+        begin = self.hub.hearing.subscribe(connection, Subscription(topic), start)
+        self.hub.hearing.replay(connection, start)
         return begin
 
     async def settle(self) -> None:
@@ -329,7 +329,7 @@ async def test_client_that_left_is_forgotten_and_its_inbox_told() -> None:
     sink.leave()
     on.hub.gone(connection, "again")
     on.hub.drained(connection)
-    on.hub.replay(connection, Start(place_of(1)))
+    on.hub.hearing.replay(connection, Start(place_of(1)))
     assert told == ["closed"]
     assert connection.state is State.CLOSED
 
@@ -463,8 +463,8 @@ async def test_subscription_begins_at_the_head() -> None:
     on = Stage()
     connection, sink = on.open_websocket()
     on.publish("a")
-    assert on.hub.subscribe(connection, Subscription("a"), None) == place_of(11)
-    on.hub.subscribe(connection, Subscription("*"), None)
+    assert on.hub.hearing.subscribe(connection, Subscription("a"), None) == place_of(11)
+    on.hub.hearing.subscribe(connection, Subscription("*"), None)
     on.publish("a", "b", "a.b")
     assert sink.numbers() == [12, 13]
 
@@ -473,8 +473,8 @@ async def test_unsubscribed_topic_is_heard_no_more() -> None:
     """Taking one away leaves the others; taking away what is not there is said."""
     on = Stage()
     connection, sink = on.open_websocket("a", "b")
-    assert on.hub.unsubscribe(connection, "a")
-    assert not on.hub.unsubscribe(connection, "a")
+    assert on.hub.hearing.unsubscribe(connection, "a")
+    assert not on.hub.hearing.unsubscribe(connection, "a")
     on.publish("a", "b")
     assert sink.numbers() == [12]
 
@@ -542,7 +542,7 @@ async def test_earliest_for_one_subscription_hides_no_loss_of_another(expected_l
         on.publish(*["a"] * 8)
         on.hub.window.clear()
         on.log.evict(15)
-        on.hub.subscribe(connection, Subscription("b"), None)
+        on.hub.hearing.subscribe(connection, Subscription("b"), None)
         on.go_back(connection, "c", Start(Position(0, 0), from_earliest=True))
         sink.drain()
         await on.settle()
@@ -569,10 +569,10 @@ async def test_renewed_audiences_count_at_once() -> None:
     connection, sink = on.open_websocket("**")
     sse, sse_sink = on.open()
     for one in (connection, sse):
-        on.hub.renew(one, make_principal("u1", "org:o1"))
+        on.hub.hearing.renew(one, make_principal("u1", "org:o1"))
     on.hub.receive([make_entry(11, audience=["org:o1"])])
     for one in (connection, sse):
-        on.hub.renew(one, make_principal("u1"))
+        on.hub.hearing.renew(one, make_principal("u1"))
     on.hub.receive([make_entry(12, audience=["org:o1"]), make_entry(13)])
     assert sink.numbers() == sse_sink.numbers() == [11, 13]
 

@@ -365,11 +365,11 @@ class World(RuleBasedStateMachine):
         if client.sse or client.connection.state is State.CLOSED:
             return
         located = self._locate(start)
-        begin = self.hub.subscribe(client.connection, subscription, located)
+        begin = self.hub.hearing.subscribe(client.connection, subscription, located)
         client.hold(subscription, located, begin.seq)
         self.hub.tell(client.connection, "subscribed", {"topic": subscription.topic, "position": self.hub.id_of(begin)})
         if located is not None:
-            self.hub.replay(client.connection, located)
+            self.hub.hearing.replay(client.connection, located)
 
     @rule(client=clients, index=st.integers(0, 5))
     def unsubscribe(self, client: Client, index: int) -> None:
@@ -377,7 +377,7 @@ class World(RuleBasedStateMachine):
         if client.sse or not active or client.connection.state is State.CLOSED:
             return
         one = active[index % len(active)]
-        assert self.hub.unsubscribe(client.connection, one.subscription.topic)
+        assert self.hub.hearing.unsubscribe(client.connection, one.subscription.topic)
         one.ended = True
 
     @rule(client=clients, room=st.sampled_from([0, 50, 700]))
@@ -397,7 +397,7 @@ class World(RuleBasedStateMachine):
     def renew(self, client: Client, audiences: set[str]) -> None:
         if client.connection.state is not State.CLOSED:
             client.audiences_always &= audiences
-            self.hub.renew(client.connection, Principal("u1", audiences=frozenset(audiences)))
+            self.hub.hearing.renew(client.connection, Principal("u1", audiences=frozenset(audiences)))
 
     @precondition(lambda self: len(self.all) >= MANY_CLIENTS)
     @rule(client=consumes(clients), odds=st.integers(0, 2))

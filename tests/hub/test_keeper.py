@@ -242,7 +242,7 @@ async def test_renewed_credential_ends_later_and_is_announced_again() -> None:
     stage = Stage(heartbeat_seconds=1000)
     connection, sink = stage.open(WEBSOCKET, lives=100)
     await stage.pass_(80)
-    stage.hub.renew(connection, make_principal(expires_at=stage.clock.time() + 100))
+    stage.hub.hearing.renew(connection, make_principal(expires_at=stage.clock.time() + 100))
     await stage.pass_(60)
     assert (sink.kinds(), connection.state) == (["expiring", "renewed"], State.ATTACHED)
     await stage.pass_(20)

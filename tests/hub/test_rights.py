@@ -320,8 +320,8 @@ async def test_coverage_of_several_subscriptions_knows_no_lost_resource() -> Non
     connection.limit_coverage()
     stage.hub.open(connection, frozenset({Subscription("a.*")}), None)
     start = Start(Position(0, 0))
-    stage.hub.subscribe(connection, Subscription(EVERYTHING), start)
-    stage.hub.replay(connection, start)
+    stage.hub.hearing.subscribe(connection, Subscription(EVERYTHING), start)
+    stage.hub.hearing.replay(connection, start)
     stage.tell(changed("user:u2"))
     async with reading(stage):
         await turns(30)
