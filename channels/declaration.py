@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from hub.formats import RETRY_MS
+from hub.formats import HEARTBEAT, RETRY_MS
 from hub.terms import PLAIN, Terms
 
 
@@ -106,7 +106,7 @@ class Channel(NamedTuple):
         claims: Patterns of topics under which only declared types may be published.
         sources: Only events of these sources are shown; empty: of all.
         parameters: Names of query parameters that it understands beside those of every stream: `symbols` selects keys, `userId` a user.
-        heartbeat: The text of its heartbeat comments.
+        heartbeat: The text of its heartbeat comments, as it stands behind the colon.
         retry_ms: What a browser waits before it comes back.
         snapshot: What a new client gets first.
         recent: What a new client without a position gets of the past.
@@ -124,7 +124,7 @@ class Channel(NamedTuple):
     claims: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
-    heartbeat: str = "heartbeat"
+    heartbeat: str = HEARTBEAT
     retry_ms: int = RETRY_MS
     snapshot: Snapshot | None = None
     recent: Recent | None = None

@@ -49,6 +49,7 @@ class Handler(RequestHandler):
     """The base of all handlers. Bodies arrive in pieces, so that one that is too large is refused before it is here."""
 
     OPEN: ClassVar[bool] = False  # whether it answers somebody without a credential; a test knows which do
+    ANONYMOUS: ClassVar[bool] = False  # whether it is good for those who showed none, and come back with a resume token
     OPENS_STREAM: ClassVar[bool] = False  # whether tickets and resume tokens are good for it
     COOKIES_NEED_ORIGIN: ClassVar[bool] = False  # whether a cookie without an Origin is refused even in a GET
     CORS_METHODS: ClassVar[str] = "GET"
@@ -191,6 +192,8 @@ class Handler(RequestHandler):
             raise Unauthenticated("a credential is needed, like Authorization: Bearer <token>")
         with self.services.rates.login(self.address, correlationId=self.correlation_id):
             principal = await self.services.authenticator.principal(credential)
+        if principal.is_anonymous and not self.ANONYMOUS:
+            raise Unauthenticated("a credential is needed: this one was given to somebody who had none")
         if roles and not principal.has_role(*roles):
             raise Forbidden(f"this needs one of the roles {', '.join(roles)}" + (", and no agent" if principal.has_role(AGENT) else ""))
         return principal

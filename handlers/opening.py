@@ -6,12 +6,13 @@ from collections.abc import Collection
 
 from handlers.authentication import RESUME
 from handlers.base import Handler
-from handlers.belongings import Belongings
+from handlers.belongings import NOTHING, Belongings
 from handlers.resumption import Resumption
 from hub.connection import Start
 from hub.errors import BadRequest, Forbidden, NotReady, TooMany, Unauthenticated
 from hub.principal import Principal
 from hub.subscriptions import Subscription
+from hub.terms import PLAIN
 
 
 class Opening(Handler):
@@ -37,19 +38,26 @@ class Opening(Handler):
         """
         raise error
 
-    def resumption(self) -> Resumption | None:
+    def resumption(self, channel: str = PLAIN.channel) -> Resumption | None:
         """Return what `?resume=` reopens; None if it is not given.
+
+        Args:
+            channel: What is opened here: it may show what others do not, and the other way round.
 
         Raises:
             TokenExpired: If its time is over.
             Unauthenticated: If it does not hold.
+            BadRequest: If it is a connection's of another channel.
         """
         token = self.get_query_argument(RESUME, None)
         try:
-            return self.services.authenticator.resumption(token) if token else None
+            resumption = self.services.authenticator.resumption(token) if token else None
         except Unauthenticated as error:
             self.services.rates.failed_login(self.address, error)
             raise
+        if resumption is not None and resumption.channel != channel:
+            raise BadRequest("the resume token is of another channel: open it where it came from", field=RESUME)
+        return resumption
 
     async def start(self, *fallbacks: tuple[str | None, str]) -> Start | None:
         """Return where to begin; None: at the head.
@@ -81,15 +89,25 @@ class Opening(Handler):
         if resumption is not None and names:
             raise BadRequest("a resume token brings its own subscriptions: give it alone", field=min(names)[:80])
 
-    async def belongings(self, principal: Principal, subscriptions: Collection[Subscription]) -> Belongings:
+    async def belongings(
+        self, principal: Principal, subscriptions: Collection[Subscription], granted: frozenset[str] = frozenset()
+    ) -> Belongings:
         """Return which resources a connection with these subscriptions hears of; the last thing to be awaited before it is opened.
+
+        Args:
+            principal: Whose it is.
+            subscriptions: What it selects.
+            granted: Audiences among those that these name, which it may hear by its role alone.
 
         Raises:
             Forbidden: If one that they name is not the principal's.
             BadRequest: If there are too many to hear of all without naming them.
             Unavailable: If MongoDB is needed for that, and away.
         """
-        return await self.services.belonging.of(principal, named_by(subscriptions))
+        named = named_by(subscriptions)
+        if named and named <= granted:
+            return NOTHING
+        return await self.services.belonging.of(principal, named - granted)
 
     def require_same(self, principal: Principal, resumption: Resumption | None) -> None:
         """Refuse another's resume token.

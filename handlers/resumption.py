@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from handlers.credentials import claims_of, principal_of
 from hub.connection import Connection
 from hub.errors import TokenExpired, Unauthenticated
-from hub.principal import Principal
+from hub.principal import ANONYMOUS, Principal
 from hub.subscriptions import Subscription
+from hub.terms import PLAIN
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -30,11 +31,12 @@ PURPOSE = b"tailcast resume token 1"
 
 
 class Resumption(NamedTuple):
-    """What a resume token opens: for whom, what it had subscribed to, and the id of the place where it stood."""
+    """What a resume token opens: for whom, what it had subscribed to, the id of the place where it stood, and on which channel."""
 
     principal: Principal
     subscriptions: frozenset[Subscription]
     position: str
+    channel: str
 
 
 class _Content(msgspec.Struct, array_like=True, frozen=True):
@@ -42,6 +44,7 @@ class _Content(msgspec.Struct, array_like=True, frozen=True):
     subscriptions: frozenset[Subscription]
     position: str
     until: float
+    channel: str = PLAIN.channel
 
 
 class Sealer:
@@ -68,7 +71,8 @@ class Sealer:
         until = self._time() + self._seconds
         if principal.expires_at is not None:
             until = min(until, principal.expires_at)
-        content = _Content(claims_of(principal), connection.subscriptions(), position, until)
+        claims = {} if principal.is_anonymous else claims_of(principal)
+        content = _Content(claims, connection.subscriptions(), position, until, connection.terms.channel)
         nonce = self._make_nonce(NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, self._encode(content), PURPOSE)
         token = _text_of(nonce + sealed)
@@ -84,7 +88,8 @@ class Sealer:
         content = self._content(token)
         if self._time() >= content.until:
             raise TokenExpired("the resume token has expired")
-        return Resumption(principal_of(content.claims, ours=True), content.subscriptions, content.position)
+        principal = principal_of(content.claims, ours=True) if content.claims else ANONYMOUS
+        return Resumption(principal, content.subscriptions, content.position, content.channel)
 
     def _content(self, token: str) -> _Content:
         try:

@@ -13,7 +13,7 @@ from handlers.conversation import Conversation, Entry
 from handlers.opening import Opening
 from handlers.origins import Page
 from handlers.sockets import SocketSink
-from handlers.stream import response_head, take_socket
+from handlers.sse import response_head, take_socket
 from hub.errors import BadRequest, Forbidden, TailcastError
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3

@@ -111,8 +111,9 @@ class Census:
 
 
 def names_of(principal: Principal) -> Iterator[tuple[str, str]]:
-    """Return under which kinds and names a principal's connections are counted."""
-    yield USER, principal.user
+    """Return under which kinds and names a principal's connections are counted; an anonymous one's under none."""
+    if principal.user:
+        yield USER, principal.user
     if principal.org is not None:
         yield ORG, principal.org
     if principal.entity is not None:

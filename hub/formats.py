@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Protocol
 
 import msgspec
@@ -18,6 +18,7 @@ from hub.frames import PING, TEXT, close_frame, frame
 from storage.entries import Entry
 
 RETRY_MS = 3000  # what EventSource waits before it comes back, unless it is told otherwise
+HEARTBEAT = "heartbeat"  # the text of a comment, unless a channel has one of its own
 
 # The server's own messages; no event type of a publisher may be one of them, nor a name that EventSource uses for its own events.
 SERVER_MESSAGES = (
@@ -83,14 +84,21 @@ class Format(Protocol):
 class SseFormat:
     """Server-Sent Events.
 
+    Connections can share what is computed for them only if they have the same object: see `sse_format`.
+
     Args:
         chunked: False for a client that speaks HTTP/1.0: the stream then ends with the connection.
+        heartbeat: The text of its comments, as it stands behind the colon.
+        retry_ms: What a browser waits before it comes back.
     """
 
     name = "sse"
 
-    def __init__(self, *, chunked: bool) -> None:
+    def __init__(self, *, chunked: bool, heartbeat: str = HEARTBEAT, retry_ms: int = RETRY_MS) -> None:
         self._chunked = chunked
+        self._retry_ms = retry_ms
+        self._heartbeat = f":{heartbeat}\n".encode()
+        self._still = self._chunk(self._heartbeat + b"\n")
 
     def event(self, entry: Entry) -> bytes:
         """`id`, `event` and `data`; payload text with line breaks becomes several `data` lines, which the client joins again."""
@@ -108,12 +116,12 @@ class SseFormat:
 
     def message(self, type: str, fields: Mapping[str, Any], position: str | None = None) -> bytes:
         """A named event. `retry` rides on the first one: a block of nothing but `retry` is reported as an event by some clients."""
-        retry = RETRY_MS if type == "welcome" else None
+        retry = self._retry_ms if type == "welcome" else None
         return self._chunk(sse_event(type, _json.encode(fields).decode(), position, retry))
 
     def heartbeat(self, position: str, moved: bool) -> bytes:
         """A comment; with an `id` line when there is news, since a comment alone moves no client's last event id (9.2.6)."""
-        return self._chunk(b":heartbeat\nid: %b\n\n" % position.encode() if moved else b":heartbeat\n\n")
+        return self._chunk(b"%bid: %b\n\n" % (self._heartbeat, position.encode())) if moved else self._still
 
     def closing(self, code: int, reason: str, retry_ms: int | None) -> bytes:
         """`closing` with `retry`, and the chunk that ends the body."""
@@ -174,6 +182,12 @@ def sse_event(type: str, data: str, id: str | None, retry_ms: int | None = None)
     return f"{head}event: {type}\ndata: {data}\n\n".encode()
 
 
-SSE = SseFormat(chunked=True)
-SSE_UNCHUNKED = SseFormat(chunked=False)
+@cache  # as many as channels declare
+def sse_format(*, chunked: bool, heartbeat: str, retry_ms: int) -> SseFormat:
+    """Return the one format with these properties."""
+    return SseFormat(chunked=chunked, heartbeat=heartbeat, retry_ms=retry_ms)
+
+
+SSE = sse_format(chunked=True, heartbeat=HEARTBEAT, retry_ms=RETRY_MS)
+SSE_UNCHUNKED = sse_format(chunked=False, heartbeat=HEARTBEAT, retry_ms=RETRY_MS)
 WEBSOCKET = WebSocketFormat()

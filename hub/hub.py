@@ -187,6 +187,7 @@ class Hub:
         subscriptions: frozenset[Subscription],
         start: Start | None,
         preamble: bytes = b"",
+        first: bytes = b"",
     ) -> None:
         """Take a connection in: it hears `welcome`, then what it is owed from its start on, then what is new.
 
@@ -195,6 +196,8 @@ class Hub:
             subscriptions: What it selects; with none it hears nothing until it subscribes.
             start: Where it begins; None: at the head.
             preamble: Bytes that its transport needs before everything else.
+            first: Bytes that it gets after `welcome`, of what was before its start. A client that did not get them must not come back to
+                where it begins: its `welcome` moves it nowhere then.
         """
         connection.opened_at = self._clock.monotonic()
         connection.interest = self.router.intern(connection.audiences(), subscriptions, connection.format)
@@ -206,10 +209,10 @@ class Hub:
         self.rights.enter(connection)
         self.keeper.admit(connection)
         logger.info("connected", extra={"fields": connection.describe()})
-        if self.offer(connection, preamble + self._welcome(connection)):
+        if self.offer(connection, preamble + self._welcome(connection, moves=not first) + first):
             self.resume(connection)
 
-    def _welcome(self, connection: Connection) -> bytes:
+    def _welcome(self, connection: Connection, *, moves: bool) -> bytes:
         position = self._encode(*connection.position)
         expires_at = connection.principal.expires_at
         fields = {
@@ -219,7 +222,7 @@ class Hub:
             "expiresAt": rfc3339_of(expires_at),
             "timestamp": rfc3339_of(self._clock.time()),
         }
-        return connection.format.message("welcome", fields, position)
+        return connection.format.message("welcome", fields, position if moves else None)
 
     def resume(self, connection: Connection) -> None:
         """Put a connection whose sink is empty where it belongs by its position."""

@@ -45,13 +45,19 @@ class Principal:
     token_id: str | None = None
     session_id: str | None = None
 
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether nobody is known by it: whoever comes without a credential where none is needed."""
+        return not self.user
+
     def has_role(self, *roles: str) -> bool:
         """Tell whether it has one of these roles, to use it: an agent may only subscribe, whatever other roles it has."""
         return AGENT in roles if AGENT in self.roles else not self.roles.isdisjoint(roles)
 
     def names(self) -> Iterator[str]:
         """Return the audiences that it is itself: its user, organisation and entity, and nothing it was granted beyond."""
-        yield f"user:{self.user}"
+        if self.user:
+            yield f"user:{self.user}"
         if self.org is not None:
             yield f"org:{self.org}"
         if self.entity is not None:
@@ -66,6 +72,9 @@ class Principal:
 
     def _identity(self) -> tuple[object, ...]:
         return self.user, self.org, self.entity, AGENT in self.roles
+
+
+ANONYMOUS = Principal("")
 
 
 def audiences_of(user: str, org: str | None, entity: str | None, further: frozenset[str]) -> frozenset[str]:

@@ -9,8 +9,9 @@ from hub.connection import Connection
 from hub.errors import TokenExpired, Unauthenticated
 from hub.formats import SSE
 from hub.interest import Interest
-from hub.principal import PUBLIC, Principal
+from hub.principal import ANONYMOUS, PUBLIC, Principal
 from hub.subscriptions import Subscription, make_subscription
+from hub.terms import Terms
 from tests.hub.fakes import ManualClock, RecordingSink
 from tests.hub.test_connection import Owner
 
@@ -52,7 +53,22 @@ def test_what_is_opened_is_what_was_sealed(sealer: Sealer) -> None:
     """Whom it is for with all that is known of the credential, every filter, and the position (S1)."""
     audiences = frozenset({PUBLIC, "user:u1", "org:o1", "entity:e1", "resource:stream/9"})
     principal = Principal("u1", "o1", "e1", frozenset({"user", "x"}), audiences, 4e9, 1.5, "t1", "s1")
-    assert sealer.open(sealed(sealer, principal)) == Resumption(principal, RICH, "5-abc")
+    assert sealer.open(sealed(sealer, principal)) == Resumption(principal, RICH, "5-abc", "stream")
+
+
+def test_it_names_the_channel_of_its_connection(sealer: Sealer) -> None:
+    """So that it does not open another one."""
+    one = connection(Principal("u1"))
+    one.terms = Terms("orders")
+    token = sealer.seal(one, "5-abc")
+    assert token is not None
+    assert sealer.open(token).channel == "orders"
+
+
+def test_nobody_comes_back_as_nobody(sealer: Sealer) -> None:
+    """Whoever came without a credential has a token, too, and it makes nobody known."""
+    opened = sealer.open(sealed(sealer, ANONYMOUS))
+    assert (opened.principal, opened.subscriptions) == (ANONYMOUS, RICH)
 
 
 def test_it_can_stand_in_a_url_and_tells_nothing(sealer: Sealer) -> None:

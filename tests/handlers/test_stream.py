@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from handlers.stream import MAX_TOPICS, response_head
+from handlers.stream import MAX_TOPICS
 from hub.connection import State
 from hub.formats import RETRY_MS
 from tests.handlers.assembly import PUBLISHER, USER, Assembly, token
@@ -431,10 +431,3 @@ async def test_a_stopping_server_takes_no_streams(here: Assembly) -> None:
     here.services.stopping = True
     response = await get(here.port, "/v1/stream", token=USER, headers={"Accept": "text/html, text/event-stream"})
     assert (response.status, b"event: closing" in response.body) == (200, True)
-
-
-def test_a_head_never_takes_a_line_end() -> None:
-    """The head is written by hand, so it is its writer's duty that no value adds a line."""
-    assert response_head(200, {"A": "b"}) == b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n"
-    with pytest.raises(AssertionError):
-        response_head(200, {"A": "b\r\nC: d"})

@@ -7,7 +7,7 @@ import pytest
 from hub.census import ENTITY, ORG, USER, Census
 from hub.connection import Connection
 from hub.formats import SSE
-from hub.principal import Principal
+from hub.principal import ANONYMOUS, Principal
 from tests.hub.fakes import ManualClock, RecordingSink
 from tests.hub.test_connection import Owner
 
@@ -55,6 +55,15 @@ def test_leaving_twice_takes_nobody_else_away(others: int) -> None:
     census.leave(gone)
     census.leave(gone)
     assert census.of(USER, "u1") == stayed
+
+
+def test_whoever_is_nobody_is_counted_under_no_name() -> None:
+    """Anonymous connections are no user's, and so no limit of users is theirs."""
+    census = Census()
+    one = Connection("c", ANONYMOUS, SSE, RecordingSink(SSE, ManualClock()), Owner())
+    census.enter(one)
+    assert (census.users(), census.count(USER, "")) == (0, 0)
+    census.leave(one)
 
 
 def test_owners_are_found_by_what_they_own() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hub.formats import RESERVED_TYPES, RETRY_MS, SERVER_MESSAGES, SSE, SSE_UNCHUNKED, WEBSOCKET, rfc3339, timestamp_of
+from hub.formats import RESERVED_TYPES, RETRY_MS, SERVER_MESSAGES, SSE, SSE_UNCHUNKED, WEBSOCKET, rfc3339, sse_format, timestamp_of
 from hub.frames import CLOSE, PING, TEXT, read_close
 from tests.hub.decoding import SseReader, read_chunks, read_frames
 from tests.hub.fakes import id_of, make_entry
@@ -162,6 +162,15 @@ def test_websocket_joins_events_frame_by_frame() -> None:
 def test_websocket_message_has_its_type_first() -> None:
     """The server's own messages are objects that begin with their type."""
     assert read_frames(WEBSOCKET.message("pong", {"ref": "1"}, "p")) == [(TEXT, b'{"type":"pong","ref":"1"}')]
+
+
+def test_a_channel_has_its_own_heartbeat_and_time_to_come_back() -> None:
+    """The text as it is declared, behind the colon; and one object for all who share these, chunked or not."""
+    format = sse_format(chunked=False, heartbeat=" keepalive", retry_ms=5000)
+    assert format is sse_format(chunked=False, heartbeat=" keepalive", retry_ms=5000)
+    assert format.heartbeat("p-1", False) == b": keepalive\n\n"
+    assert format.heartbeat("p-1", True) == b": keepalive\nid: p-1\n\n"
+    assert format.message("welcome", {}).startswith(b"retry: 5000\nevent: welcome\n")
 
 
 def test_websocket_heartbeat_is_a_ping_and_a_message_when_there_is_news() -> None:

@@ -89,6 +89,15 @@ async def stage(head: int = 10, chunk_bytes: int = 65536) -> AsyncIterator[Stage
 # ---- coming
 
 
+async def test_what_a_connection_gets_first_is_behind_welcome_which_moves_it_nowhere() -> None:
+    """A client that broke off in between begins anew; and what comes after its start follows."""
+    async with stage() as on:
+        connection, sink = connect(on.hub, SSE, on.clock)
+        on.hub.open(connection, everything(), Start(on.hub.head), first=SSE.message("snapshot", {}, "p-1"))
+        await on.settle()
+        assert [(one.kind, one.id) for one in sink.received] == [("welcome", None), ("snapshot", "p-1"), ("live", id_of(10))]
+
+
 @pytest.mark.parametrize("format", [SSE, WEBSOCKET])
 async def test_welcome_comes_first_and_says_who_and_where(format: Format) -> None:
     """The first message names the client, its position and when its credential ends."""

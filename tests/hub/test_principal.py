@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hub.principal import MAX_AUDIENCE_LENGTH, Principal, audiences_of, is_audience
+from hub.principal import ANONYMOUS, MAX_AUDIENCE_LENGTH, PUBLIC, Principal, audiences_of, is_audience
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,12 @@ def test_an_agent_is_not_the_user_it_acts_for() -> None:
     assert not user.is_same_as(agent)
     assert not agent.is_same_as(user)
     assert agent.is_same_as(Principal("u", "o", roles=frozenset({"agent", "user"})))
+
+
+def test_whoever_is_nobody_is_in_the_audience_of_everybody_only() -> None:
+    """Without a credential there is no name, and nothing that could be owned by it."""
+    assert ANONYMOUS.is_anonymous
+    assert not Principal("u1").is_anonymous
+    assert ANONYMOUS.audiences == {PUBLIC}
+    assert list(ANONYMOUS.names()) == []
+    assert not ANONYMOUS.has_role("admin")
