@@ -46,7 +46,11 @@ class EventType(NamedTuple):
         key: The field of the payload that says what it is about: of several events about the same, the newest is what counts. None: it is
             a fact of its own, which no other replaces.
         high: Says by the payload whether an event is of high priority; None: as the publisher says.
-        check: Says what is wrong with a payload, or its audience, beyond its shape: a field's name and a sentence; None: nothing.
+        check: Says what is wrong with a payload, or its audience, beyond its shape: the field, like `audience` or `data.price`, and what is
+            expected there; None: nothing.
+        sources: Channels show events of this type from these sources only; empty: from all.
+        shown: The shape of those, where the server makes them of what is published; None: they are as they were published.
+        shown_sample: A payload of that shape.
     """
 
     name: str
@@ -57,6 +61,9 @@ class EventType(NamedTuple):
     key: str | None = None
     high: Callable[[Any], bool] | None = None
     check: Callable[[Any, tuple[str, ...]], tuple[str, str] | None] | None = None
+    sources: tuple[str, ...] = ()
+    shown: type[msgspec.Struct] | None = None
+    shown_sample: Mapping[str, Any] | None = None
 
 
 class Snapshot(NamedTuple):
@@ -104,13 +111,15 @@ class Channel(NamedTuple):
         scope: For whom its events are.
         resource: The kind of resource that the path names as `id`; None: it names none.
         claims: Patterns of topics under which only declared types may be published.
-        sources: Only events of these sources are shown; empty: of all.
+        sources: Events that it declares are shown from these sources only; empty: as their types say.
         parameters: Names of query parameters that it understands beside those of every stream: `symbols` selects keys, `userId` a user.
         heartbeat: The text of its heartbeat comments, as it stands behind the colon.
         retry_ms: What a browser waits before it comes back.
         snapshot: What a new client gets first.
         recent: What a new client without a position gets of the past.
         terms: How it is served.
+        all: Events are also for an audience of their own that stands for the whole channel, so that somebody may be let hear all of it.
+        own_handler: Its path has a handler of its own; False: the one that all channels share.
     """
 
     name: str
@@ -129,6 +138,8 @@ class Channel(NamedTuple):
     snapshot: Snapshot | None = None
     recent: Recent | None = None
     terms: Terms = PLAIN
+    all: bool = False
+    own_handler: bool = False
 
     @property
     def types(self) -> tuple[str, ...]:
