@@ -14,12 +14,11 @@ from handlers.validation import described
 from hub.errors import BadRequest, InvalidEvent, TooLarge
 from hub.formats import RESERVED_TYPES
 from hub.principal import AUDIENCE_KINDS, Principal, is_audience
-from hub.subscriptions import MAX_TOPIC_LENGTH, is_name, is_topic
+from hub.subscriptions import MAX_KEY_LENGTH, MAX_TOPIC_LENGTH, is_name, is_topic
 from storage.entries import HIGH, OWN_TOPICS, NewEvent
 
 MAX_AUDIENCES = 100
 MAX_ID_LENGTH = 256
-MAX_KEY_LENGTH = 256
 MAX_FAULTS = 100  # bad events that one answer lists
 PRIORITIES = (HIGH, "normal")
 NO_FIELDS = RefusedFields(())

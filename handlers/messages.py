@@ -102,7 +102,8 @@ def subscription_of(message: Subscribe) -> Subscription:
     types = _strings(bounds.pop("types", []), "filters.types")
     sources = _strings(bounds.pop("sources", []), "filters.sources")
     resources = _strings(bounds.pop("resources", []), "filters.resources")
-    return make_subscription(message.topic, types, sources, bounds, resources)
+    keys = _strings(bounds.pop("keys", []), "filters.keys")
+    return make_subscription(message.topic, types, sources, bounds, resources, keys)
 
 
 def _strings(value: Any, field: str) -> list[str]:

@@ -11,7 +11,7 @@ from hub.errors import BadRequest
 from hub.subscriptions import EVERYTHING, Subscription, is_bound, make_subscription
 
 MAX_TOPICS = 100
-SELECTING = ("topics", "types", "sources", "resources")
+SELECTING = ("topics", "types", "sources", "resources", "keys")
 PARAMETERS = (*SELECTING, *COMMON_PARAMETERS)
 
 
@@ -40,11 +40,16 @@ class Stream(SseOpening):
 
 @lru_cache(maxsize=256)  # most clients of a page ask for the same
 def _selected(
-    topics: str | None, types: str | None, sources: str | None, resources: str | None, bounds: tuple[tuple[str, str], ...]
+    topics: str | None,
+    types: str | None,
+    sources: str | None,
+    resources: str | None,
+    keys: str | None,
+    bounds: tuple[tuple[str, str], ...],
 ) -> frozenset[Subscription]:
     """Return each of some topics with all of these filters; the arguments are lists as they stand in a query, in the order of SELECTING."""
     patterns = listed(topics) or [EVERYTHING]
     if len(patterns) > MAX_TOPICS:
         raise BadRequest(f"at most {MAX_TOPICS} topics, not {len(patterns)}", field="topics")
-    filters = listed(types), listed(sources), dict(bounds), listed(resources)
+    filters = listed(types), listed(sources), dict(bounds), listed(resources), listed(keys)
     return frozenset(make_subscription(pattern, *filters, topic_field="topics", prefix="") for pattern in patterns)

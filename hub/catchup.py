@@ -235,7 +235,7 @@ class CatchUp:
 
         That is up to a chunk, but one entry at least if there is any for it; and nothing beyond the head, where being pushed begins.
         """
-        interest, encode, route = connection.interest, connection.format.event, self._router.route
+        interest, encode, concerns = connection.interest, connection.format.event, self._router.concerns
         assert interest is not None
         parts: list[bytes] = []
         room = self._chunk_bytes
@@ -246,7 +246,7 @@ class CatchUp:
                 break  # a hole is reported in the next turn
             expected += 1
             covered = entry.seq <= connection.covered_to
-            if connection.wants(entry) if covered else route(entry).concerns(interest, entry):
+            if connection.wants(entry) if covered else concerns(interest, entry):
                 encoded = encode(entry)
                 if parts and len(encoded) > room:
                     break

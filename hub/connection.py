@@ -273,6 +273,6 @@ class Connection:
 
 
 def _selects(subscription: Subscription, entry: Entry) -> bool:
-    if not subscription.selects(entry.topic, entry.type, entry.source, entry.audience):
+    if not subscription.selects(entry.topic, entry.type, entry.source, entry.audience, entry.key):
         return False
     return not subscription.bounds or subscription.holds(parse_payload(entry.data))

@@ -67,6 +67,8 @@ class FanOut:
         for index, entry in enumerate(entries):
             route = self._router.route(entry)
             kinds[route] = kinds.get(route, 0) | 1 << index
+            if route.keyed and (keyed := self._router.keyed_route(entry)) is not None:
+                kinds[keyed] = kinds.get(keyed, 0) | 1 << index
         masks: dict[Interest[Connection], int] = {}
         for route, mask in kinds.items():
             for interest, conditions in route.interests.items():

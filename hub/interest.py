@@ -9,7 +9,8 @@ from hub.subscriptions import Subscription
 
 Attached = TypeVar("Attached")  # what stands at the head of the log: connections
 
-EntryKind = tuple[str, str, str | None, tuple[str, ...]]  # topic, type, source and audience: all that routing looks at, payloads apart
+# Topic, type, source, audience and key: all that routing looks at, payloads apart. The key is None where nobody asks for it.
+EntryKind = tuple[str, str, str | None, tuple[str, ...], str | None]
 
 
 class Interest(Generic[Attached]):
@@ -28,11 +29,26 @@ class Interest(Generic[Attached]):
         self.users = 0
 
     def conditions(self, kind: EntryKind) -> tuple[Subscription, ...] | None:
-        """Return the subscriptions that select entries of this kind: None if there is none, empty if one does so whatever the payload."""
-        topic, type, source, audience = kind
-        if self.audiences.isdisjoint(audience):
+        """Return the subscriptions that select entries of this kind: None if there is none, empty if one does so whatever the payload.
+
+        With a key it is those that ask for it, without one those that ask for none: an entry with a key is for the interest if it meets
+        either.
+        """
+        if self.audiences.isdisjoint(kind[3]):
             return None
-        selecting = [one for one in self.subscriptions if one.selects(topic, type, source, audience)]
+        keyed = kind[4] is not None
+        selecting = [one for one in self.subscriptions if bool(one.keys) is keyed and one.selects(*kind)]
         if not selecting:
             return None
         return () if any(not one.bounds for one in selecting) else tuple(selecting)
+
+    def asks_for_keys_of(self, kind: EntryKind) -> bool:
+        """Tell whether a subscription selects some entries of this kind by their key."""
+        topic, type, source, audience, _ = kind
+        if self.audiences.isdisjoint(audience):
+            return False
+        return any(one.keys and one.selects_some(topic, type, source, audience) for one in self.subscriptions)
+
+    def asked_keys(self) -> frozenset[str]:
+        """Return all keys that its subscriptions ask for."""
+        return frozenset(key for one in self.subscriptions for key in one.keys)

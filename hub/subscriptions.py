@@ -1,4 +1,4 @@
-"""What a connection asks for: topics, types, sources and bounds on numbers in the payload. No I/O.
+"""What a connection asks for: topics, types, sources, keys and bounds on numbers in the payload. No I/O.
 
 Topics are segments joined by dots. In a subscription `*` stands for one segment and `**`, as the last one, for one or more.
 """
@@ -18,6 +18,7 @@ from hub.principal import audience_of, is_audience
 
 MAX_TOPIC_LENGTH = 255
 MAX_LIST_LENGTH = 100
+MAX_KEY_LENGTH = 256
 MAX_BOUNDS = 10
 EVERYTHING = "**"
 _NAME = re.compile(r"[^\s,*\x00-\x1f\x7f\ud800-\udfff]+")  # half a surrogate pair has no UTF-8
@@ -52,9 +53,16 @@ class Subscription(NamedTuple):
     sources: frozenset[str] = frozenset()  # empty: every source
     bounds: tuple[Bound, ...] = ()
     audiences: frozenset[str] = frozenset()  # only events for one of these; empty: for whomever
+    keys: frozenset[str] = frozenset()  # only events about one of these; empty: about whatever
 
-    def selects(self, topic: str, type: str, source: str | None, audience: Collection[str]) -> bool:
+    def selects(self, topic: str, type: str, source: str | None, audience: Collection[str], key: str | None = None) -> bool:
         """Tell whether events like this are selected, whatever their payload says."""
+        if self.keys and key not in self.keys:
+            return False
+        return self.selects_some(topic, type, source, audience)
+
+    def selects_some(self, topic: str, type: str, source: str | None, audience: Collection[str]) -> bool:
+        """Tell whether events like this are selected if their key is."""
         if self.audiences and self.audiences.isdisjoint(audience):
             return False
         if self.types and type not in self.types:
@@ -126,6 +134,7 @@ def make_subscription(
     sources: list[str],
     bounds: Mapping[str, Any],
     resources: list[str] | None = None,
+    keys: list[str] | None = None,
     *,
     topic_field: str = "topic",
     prefix: str = "filters.",
@@ -138,6 +147,7 @@ def make_subscription(
         sources: Sources; empty: all.
         bounds: `min<Field>` and `max<Field>` with a number, or a string that is one. `minAmount` bounds `amount` from below.
         resources: Like `stream/42`: only events about one of these; empty: whomever they are for.
+        keys: Keys as they were published; empty: all, also events without one.
         topic_field: What the client calls the topic.
         prefix: What stands before a filter's name in what the client sent.
 
@@ -155,22 +165,35 @@ def make_subscription(
         _names(sources, f"{prefix}sources"),
         _bounds(bounds, prefix),
         _resources(resources or [], f"{prefix}resources"),
+        _keys(keys or [], f"{prefix}keys"),
     )
 
 
 def _resources(names: list[str], field: str) -> frozenset[str]:
     """Return the audiences of resources."""
-    if len(names) > MAX_LIST_LENGTH:
-        raise BadRequest(f"at most {MAX_LIST_LENGTH} of them, not {len(names)}", field=field)
+    _require_short(names, field)
     for index, name in enumerate(names):
         if not is_audience(audience_of(name)):
             raise BadRequest(f"a resource is <kind>/<id>, not {name[:80]!r}", field=f"{field}[{index}]")
     return frozenset(map(audience_of, names))
 
 
+def _keys(keys: list[str], field: str) -> frozenset[str]:
+    """Return keys, which may be any text."""
+    _require_short(keys, field)
+    for index, key in enumerate(keys):
+        if not 0 < len(key) <= MAX_KEY_LENGTH:
+            raise BadRequest(f"a key of 1 to {MAX_KEY_LENGTH} characters, not {key[:80]!r}", field=f"{field}[{index}]")
+    return frozenset(keys)
+
+
+def _require_short(given: list[str], field: str) -> None:
+    if len(given) > MAX_LIST_LENGTH:
+        raise BadRequest(f"at most {MAX_LIST_LENGTH} of them, not {len(given)}", field=field)
+
+
 def _names(names: list[str], field: str) -> frozenset[str]:
-    if len(names) > MAX_LIST_LENGTH:
-        raise BadRequest(f"at most {MAX_LIST_LENGTH} of them, not {len(names)}", field=field)
+    _require_short(names, field)
     for index, name in enumerate(names):
         if not is_name(name):
             raise BadRequest(
@@ -193,7 +216,7 @@ def _bounds(given: Mapping[str, Any], prefix: str) -> tuple[Bound, ...]:
         match = _BOUND.fullmatch(name)
         if match is None:
             raise BadRequest(
-                "unknown filter: types, sources, resources, min<Field> and max<Field> are known",
+                "unknown filter: types, sources, resources, keys, min<Field> and max<Field> are known",
                 field=f"{prefix}{name[:80]}",
             )
         side, field = match.groups()

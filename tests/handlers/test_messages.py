@@ -105,10 +105,11 @@ def test_an_error_repeats_the_ref_when_it_can(payload: bytes, ref: str | None) -
 
 
 def test_a_subscription_has_filters() -> None:
-    """Types, sources, and bounds on numbers of the payload (T4)."""
-    message = Subscribe(topic="orders.*", filters={"types": ["a"], "sources": ["s"], "minAmount": 10, "maxAmount": "20.5"})
+    """Types, sources, keys, and bounds on numbers of the payload (T4)."""
+    filters = {"types": ["a"], "sources": ["s"], "keys": ["k, 1"], "minAmount": 10, "maxAmount": "20.5"}
+    message = Subscribe(topic="orders.*", filters=filters)
     bounds = (Bound("amount", Decimal(10), Decimal("20.5")),)
-    assert subscription_of(message) == Subscription("orders.*", frozenset({"a"}), frozenset({"s"}), bounds)
+    assert subscription_of(message) == Subscription("orders.*", frozenset({"a"}), frozenset({"s"}), bounds, keys=frozenset({"k, 1"}))
 
 
 @pytest.mark.parametrize(
@@ -123,6 +124,8 @@ def test_a_subscription_has_filters() -> None:
         ("a", {"types": ["x", "y z"]}, "filters.types[1]"),
         ("a", {"types": ["x"] * 101}, "filters.types"),
         ("a", {"sources": {"x": 1}}, "filters.sources"),
+        ("a", {"keys": "k"}, "filters.keys"),
+        ("a", {"keys": ["k", ""]}, "filters.keys[1]"),
         ("a", {"sources": [""]}, "filters.sources[0]"),
         ("a", {"minAmount": "ten"}, "filters.minAmount"),
         ("a", {"minAmount": True}, "filters.minAmount"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from typing import NamedTuple
+
 import pytest
 
 from handlers.resumption import KEY_BYTES, MAX_LENGTH, NONCE_BYTES, Resumption, Sealer
@@ -10,7 +13,7 @@ from hub.errors import TokenExpired, Unauthenticated
 from hub.formats import SSE
 from hub.interest import Interest
 from hub.principal import ANONYMOUS, PUBLIC, Principal
-from hub.subscriptions import Subscription, make_subscription
+from hub.subscriptions import Bound, Subscription, make_subscription
 from hub.terms import Terms
 from tests.hub.fakes import ManualClock, RecordingSink
 from tests.hub.test_connection import Owner
@@ -19,7 +22,9 @@ KEY = bytes(range(KEY_BYTES))
 SECONDS = 100.0
 RICH = frozenset(
     {
-        make_subscription("orders.*", ["order:fill"], ["s1"], {"minAmount": "10.5", "maxAmount": 1 << 70}, ["stream/1"]),
+        make_subscription(
+            "orders.*", ["order:fill"], ["s1"], {"minAmount": "10.5", "maxAmount": 1 << 70}, ["stream/1"], ["k1", "a key, of any text"]
+        ),
         make_subscription("ä.**", [], [], {}),
     }
 )
@@ -69,6 +74,21 @@ def test_nobody_comes_back_as_nobody(sealer: Sealer) -> None:
     """Whoever came without a credential has a token, too, and it makes nobody known."""
     opened = sealer.open(sealed(sealer, ANONYMOUS))
     assert (opened.principal, opened.subscriptions) == (ANONYMOUS, RICH)
+
+
+def test_tokens_from_before_keys_could_be_asked_for_stay_good(sealer: Sealer) -> None:
+    """They say nothing of keys, and select whatever the key."""
+
+    class Old(NamedTuple):
+        topic: str
+        types: frozenset[str] = frozenset()
+        sources: frozenset[str] = frozenset()
+        bounds: tuple[Bound, ...] = ()
+        audiences: frozenset[str] = frozenset()
+
+    old = Old("a.*", frozenset({"x"}), bounds=(Bound("n", Decimal(1), None),))
+    token = sealed(sealer, Principal("u1"), frozenset({old}))  # type: ignore[arg-type]
+    assert sealer.open(token).subscriptions == {Subscription("a.*", frozenset({"x"}), bounds=(Bound("n", Decimal(1), None),))}
 
 
 def test_it_can_stand_in_a_url_and_tells_nothing(sealer: Sealer) -> None:

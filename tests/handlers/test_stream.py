@@ -144,17 +144,25 @@ async def test_nobody_gets_what_is_addressed_to_others(here: Assembly) -> None:
         ("topics=orders.us&topics=alerts", [1, 2]),
         ("topics=orders.us&topics=", [1]),
         ("types=new,x&types=fill&sources=s1&sources=s3", [0, 2]),
+        ("keys=k1", [1]),
+        ("keys=k1,k%203", [1, 3]),
+        ("topics=orders.*&keys=k1&keys=k2", [1]),
     ],
 )
 async def test_the_query_selects(here: Assembly, query: str, expected: list[int]) -> None:
-    """Topics with `*` and `**`, types, sources, and bounds on numbers of the payload (X5, T4). A parameter that is
+    """Topics with `*` and `**`, types, sources, keys, and bounds on numbers of the payload (X5, T4). A parameter that is
     repeated is one list."""
-    rows = [("orders.eu", "fill", "s1", 5), ("orders.us", "new", "s2", 10), ("alerts", "fill", "s1", "20.5"), ("orders.eu", "x", "s2", 30)]
+    rows = [
+        ("orders.eu", "fill", "s1", 5, {}),
+        ("orders.us", "new", "s2", 10, {"key": "k1"}),
+        ("alerts", "fill", "s1", "20.5", {"key": "k2"}),
+        ("orders.eu", "x", "s2", 30, {"key": "k 3"}),
+    ]
     async with EventStream(here.port, f"?{query}", token=USER) as stream:
         await stream.welcome()
         every = [
-            event(topic=topic, type=type, source=source, data={"n": number, "amount": amount})
-            for number, (topic, type, source, amount) in enumerate(rows)
+            event(topic=topic, type=type, source=source, data={"n": number, "amount": amount}, **key)
+            for number, (topic, type, source, amount, key) in enumerate(rows)
         ]
         await published(here, *every)
         assert await numbers(stream, len(expected)) == expected
@@ -172,6 +180,8 @@ async def test_the_query_selects(here: Assembly, query: str, expected: list[int]
         ("types=a*", "types[0]"),
         ("sources=a,b%0ac", "sources[1]"),
         ("types=" + ",".join(["a"] * 101), "types"),
+        ("keys=k," + "x" * 257, "keys[1]"),
+        ("keys=" + ",".join(["k"] * 101), "keys"),
         ("minAmount=ten", "minAmount"),
         ("maxAmount=NaN", "maxAmount"),
         ("minAmount=1&minAmount=2", "minAmount"),

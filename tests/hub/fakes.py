@@ -51,11 +51,14 @@ def make_entry(
     data: str = "{}",
     source: str | None = None,
     time: str | None = None,
+    key: str | None = None,
+    priority: str | None = None,
     codec: PositionCodec = CODEC,
 ) -> Entry:
     """Return entry `seq`, appended `seq` milliseconds after the log's time began."""
     document = {"_id": seq, "ms": FIRST_MS + seq, "topic": topic, "type": type, "audience": list(audience), "data": data}
-    return Entry.of(document | ({"source": source} if source else {}) | ({"time": time} if time else {}), codec)
+    optional = {"source": source, "time": time, "key": key, "priority": priority}
+    return Entry.of(document | {name: value for name, value in optional.items() if value is not None}, codec)
 
 
 def make_entries(first: int, last: int, **fields: Any) -> list[Entry]:

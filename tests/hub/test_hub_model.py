@@ -62,6 +62,8 @@ subscriptions = st.builds(
     st.sampled_from([[], [], [], ["x"]]),
     st.sampled_from([[], [], [], ["s"]]),
     st.sampled_from([{}, {}, {}, {"minN": 2, "maxN": 4}]),
+    st.just([]),
+    st.sampled_from([[], [], [], [], ["k1"], ["k1", "k2"]]),
 )
 seen_by = st.sets(st.sampled_from(AUDIENCES), min_size=2)
 starts = st.one_of(
@@ -88,6 +90,7 @@ def selects(one: Subscription, entry: Entry) -> bool:
         and (not one.types or entry.type in one.types)
         and (not one.sources or entry.source in one.sources)
         and (not one.bounds or 2 <= number <= 4)
+        and (not one.keys or entry.key in one.keys)
     )
 
 
@@ -265,7 +268,8 @@ class World(RuleBasedStateMachine):
         data = json.dumps({"n": random.randrange(6), "text": "x" * random.choice([0, 90, 600])})
         audience = random.sample(AUDIENCES, random.randint(1, 2))
         source = random.choice([None, "s"])
-        self._append(topic=random.choice(TOPICS), type=random.choice("xy"), audience=audience, data=data, source=source)
+        key = random.choice([None, "k1", "k2", "k3"])
+        self._append(topic=random.choice(TOPICS), type=random.choice("xy"), audience=audience, data=data, source=source, key=key)
 
     def _append(self, **fields: Any) -> None:
         entry = make_entry(self.next, codec=self.log.codec, **fields)
@@ -466,8 +470,8 @@ class World(RuleBasedStateMachine):
             for client in self.all:
                 self.hub.close(client.connection, 1000, "enough")
             router = self.hub.router
-            assert not any((router._interests, router._by_audience, router._by_topic, router._by_pattern))
-            assert not any(route.interests for route in router._routes.values())
+            assert not any((router._interests, router._by_audience, router._by_topic, router._by_pattern, router._by_key))
+            assert not any(route.interests or route.keyed for route in router._routes.values())
         finally:
             self.task.cancel()
             self.run(self.hub.catch_up.pages.close())
@@ -492,7 +496,7 @@ class World(RuleBasedStateMachine):
 
 def make_again(entry: Entry, codec: PositionCodec) -> Entry:
     """Return another object for the same entry: the follower and the pages read each their own."""
-    return make_entry(entry.seq, entry.topic, entry.type, entry.audience, entry.data, entry.source, codec=codec)
+    return make_entry(entry.seq, entry.topic, entry.type, entry.audience, entry.data, entry.source, key=entry.key, codec=codec)
 
 
 def test_every_connection_has_what_it_is_owed_whatever_happens() -> None:

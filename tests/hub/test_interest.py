@@ -6,7 +6,7 @@ from hub.formats import SSE
 from hub.interest import EntryKind, Interest
 from hub.subscriptions import Subscription, make_subscription
 
-KIND: EntryKind = ("a.b", "x", None, ("user:u1", "org:o1"))
+KIND: EntryKind = ("a.b", "x", None, ("user:u1", "org:o1"), None)
 BOUNDED = make_subscription("a.*", [], [], {"minN": 1})
 
 
@@ -35,3 +35,16 @@ def test_selected_entry_concerns_whatever_its_payload() -> None:
 def test_bounds_are_conditions_on_the_payload() -> None:
     """Where all that select have bounds, these are left to be met."""
     assert conditions({"org:o1"}, BOUNDED, Subscription("b")) == (BOUNDED,)
+
+
+def test_subscriptions_with_keys_are_asked_apart_from_the_others() -> None:
+    """A kind with a key concerns whoever asks for that key, one without whoever asks for none; both tell who asks for some key."""
+    keyed = Subscription("a.*", keys=frozenset({"k1"}))
+    interest: Interest[object] = Interest(frozenset({"org:o1"}), frozenset({keyed, BOUNDED}), SSE)
+    assert interest.conditions(KIND) == (BOUNDED,)
+    assert interest.conditions((*KIND[:4], "k1")) == ()
+    assert interest.conditions((*KIND[:4], "k2")) is None
+    assert interest.asks_for_keys_of(KIND)
+    assert interest.asked_keys() == {"k1"}
+    stranger: Interest[object] = Interest(frozenset({"org:o2"}), frozenset({keyed}), SSE)
+    assert not stranger.asks_for_keys_of(KIND)

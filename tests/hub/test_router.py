@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from hub.connection import Connection
 from hub.formats import SSE, WEBSOCKET
-from hub.interest import Interest
-from hub.router import MAX_ROUTES, Route, Router
+from hub.interest import EntryKind, Interest
+from hub.router import MAX_ROUTES, Route, Router, _connect
 from hub.subscriptions import Subscription, make_subscription
 from storage.entries import Entry
 from tests.hub.fakes import everything, make_entry
@@ -23,6 +23,8 @@ subscriptions = st.builds(
     st.sampled_from([[], ["x"]]),
     st.sampled_from([[], ["s"]]),
     st.sampled_from([{}, {"minN": 2}]),
+    st.just([]),
+    st.sampled_from([[], ["k1"], ["k1", "k2"]]),
 )
 interests = st.tuples(
     st.frozensets(st.sampled_from(AUDIENCES), max_size=2),
@@ -36,6 +38,7 @@ entries = st.builds(
     type=st.sampled_from("xy"),
     audience=st.sets(st.sampled_from(AUDIENCES), min_size=1).map(sorted),
     source=st.sampled_from([None, "s"]),
+    key=st.sampled_from([None, "k1", "k2", "k3"]),
     data=st.sampled_from(['{"n": 1}', '{"n": 2}', "{}"]),
 )
 steps = st.lists(
@@ -62,29 +65,37 @@ def test_routes_are_what_deciding_anew_would_give(steps: list[tuple[str, object]
                 assert isinstance(argument, Entry)
                 seen.append(argument)
             for entry in seen:
-                check_route(router.route(entry), entry, held)
+                check_route(router, entry, held)
             assert len(router._routes) <= most
         for interest in held:
             router.release(interest)
         check_empty(router)
 
 
-def check_route(route: Route, entry: Entry, held: list[Interest[Connection]]) -> None:
-    """Compare a route with every interest's own conditions."""
+def check_route(router: Router, entry: Entry, held: list[Interest[Connection]]) -> None:
+    """Compare the routes of an entry with every interest's own conditions, and with what they mean."""
     kind = (entry.topic, entry.type, entry.source, entry.audience)
-    expected = {one: conditions for one in held if (conditions := one.conditions(kind)) is not None}
-    assert route.interests == expected
+    check_conditions(router.route(entry), (*kind, None), held)
+    keyed = router.keyed_route(entry)
+    if keyed is not None:
+        check_conditions(keyed, (*kind, entry.key), held)
     for one in held:
-        wanted = [selection for selection in one.subscriptions if selection.selects(*kind)]
+        wanted = [selection for selection in one.subscriptions if selection.selects(*kind, entry.key)]
         number = {'{"n": 1}': 1, '{"n": 2}': 2}.get(entry.data, 0)
         meets = any(not selection.bounds or number >= 2 for selection in wanted)
-        assert route.concerns(one, entry) == (meets and not one.audiences.isdisjoint(entry.audience))
+        assert router.concerns(one, entry) == (meets and not one.audiences.isdisjoint(entry.audience))
+
+
+def check_conditions(route: Route, kind: EntryKind, held: list[Interest[Connection]]) -> None:
+    """Compare a route with what deciding anew would give."""
+    assert route.interests == {one: conditions for one in held if (conditions := one.conditions(kind)) is not None}
+    assert route.keyed == (sum(one.asks_for_keys_of(kind) for one in dict.fromkeys(held)) if kind[4] is None else 0)
 
 
 def check_empty(router: Router) -> None:
     """Insist that nothing is left of interests that went."""
-    assert not any((router._interests, router._by_audience, router._by_topic, router._by_pattern))
-    assert not any(route.interests for route in router._routes.values())
+    assert not any((router._interests, router._by_audience, router._by_topic, router._by_pattern, router._by_key))
+    assert not any(route.interests or route.keyed for route in router._routes.values())
 
 
 def test_equal_interests_are_one_object() -> None:
@@ -114,6 +125,39 @@ def test_route_is_remembered() -> None:
     assert router.route(make_entry(2, data='{"n": 5}')) is route
     for other in (make_entry(3, topic="z"), make_entry(3, type="z"), make_entry(3, source="z"), make_entry(3, audience=["org:z"])):
         assert router.route(other) is not route
+
+
+def test_ever_new_keys_are_one_kind() -> None:
+    """Keys that nobody asks for, or that nobody asks for in entries of this kind, make no routes of their own."""
+    router = Router()
+    router.intern(U1, frozenset({Subscription("prices", types=frozenset({"price"}), keys=frozenset({"k1"}))}), SSE)
+    for number in range(50):
+        assert not router.route(make_entry(1, topic="orders", key=f"o{number}")).keyed
+        priced = make_entry(1, topic="prices", type="price", key=f"o{number}")
+        assert router.route(priced).keyed == 1
+        assert router.keyed_route(priced) is None
+    assert len(router._routes) == 2
+    assert router.keyed_route(make_entry(1, topic="prices", type="price", key="k1")) is not None
+
+
+def test_entry_with_a_key_asks_only_those_who_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand clients with symbols of their own cost an update of one symbol nothing; those without keys are decided once for all."""
+    router = Router()
+    asking = [router.intern(U1, frozenset({Subscription(keys=frozenset({f"k{number}", f"k{number + 1}"}))}), SSE) for number in range(50)]
+    all_keys = router.intern(U1, everything(), SSE)
+    assert set(router.route(make_entry(1)).interests) == {all_keys}
+    looked: list[object] = []
+
+    def look(route: Route, interest: Interest[Connection]) -> None:
+        looked.append(interest)
+        _connect(route, interest)
+
+    monkeypatch.setattr("hub.router._connect", look)
+    entry = make_entry(1, key="k7")
+    assert not router.route(entry).concerns(asking[7], entry)
+    assert router.concerns(asking[7], entry)
+    assert not router.concerns(asking[8], entry)
+    assert looked == [asking[6], asking[7]]
 
 
 def test_oldest_route_is_forgotten_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,3 +239,26 @@ def test_resources_limit_a_subscription_to_their_audiences() -> None:
     one = make_subscription("**", [], [], {}, ["stream/1", "stream/2"])
     assert one.selects("a", "x", None, ("user:u1", "resource:stream/2"))
     assert not one.selects("a", "x", None, ("user:u1", "resource:stream/3"))
+
+
+def test_keys_limit_a_subscription_to_entries_about_them() -> None:
+    """An entry without a key is about none of them; without keys a subscription takes whatever it is about."""
+    one = make_subscription("**", [], [], {}, [], ["k1", "any, text"])
+    assert one.selects("a", "x", None, (), "k1")
+    assert one.selects("a", "x", None, (), "any, text")
+    assert not one.selects("a", "x", None, (), "k2")
+    assert not one.selects("a", "x", None, ())
+    assert one.selects_some("a", "x", None, ())
+    assert Subscription().selects("a", "x", None, (), "k2")
+
+
+@pytest.mark.parametrize(
+    ("keys", "field"),
+    [(["k", ""], "filters.keys[1]"), (["k" * 257], "filters.keys[0]"), (["k"] * (MAX_LIST_LENGTH + 1), "filters.keys")],
+    ids=["empty", "too long", "too many"],
+)
+def test_keys_that_cannot_be_meant_are_named(keys: list[str], field: str) -> None:
+    """A key is any text of 1 to 256 characters; there may be so many."""
+    with pytest.raises(BadRequest) as refused:
+        make_subscription("a", [], [], {}, [], keys)
+    assert refused.value.field == field
