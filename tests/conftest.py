@@ -15,12 +15,12 @@ from hypothesis import settings
 from tornado.ioloop import IOLoop
 
 from tests.loop_thread import LoopThread
+from tests.waiting import PATIENCE_SECONDS
 
 # How long an example takes says something of the machine only, and no timing decides whether a test passes.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-_FIXTURE_SECONDS = 30
 # A cancelled task needs a few turns of the loop until it has ended, one for each `finally` that awaits.
 _TURNS_TO_SETTLE = 20
 
@@ -37,7 +37,7 @@ def io_loop() -> Iterator[IOLoop]:
     """
     loop = IOLoop(make_current=False)
     yield loop
-    forgotten = loop.run_sync(_end_forgotten_tasks, timeout=_FIXTURE_SECONDS)
+    forgotten = loop.run_sync(_end_forgotten_tasks, timeout=PATIENCE_SECONDS)
     loop.close(all_fds=True)
     assert not forgotten, f"still running when the test was over: {forgotten}"
 
@@ -90,7 +90,7 @@ def _loop_for(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 
 def _as_plain_function(loop: IOLoop, function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
     def plain(**arguments: Any) -> Any:
-        return loop.run_sync(lambda: function(**arguments), timeout=_FIXTURE_SECONDS)
+        return loop.run_sync(lambda: function(**arguments), timeout=PATIENCE_SECONDS)
 
     return plain
 
@@ -102,9 +102,9 @@ def _as_plain_generator(loop: IOLoop, function: Callable[..., AsyncIterator[Any]
         async def step() -> Any:
             return await anext(steps)
 
-        yield loop.run_sync(step, timeout=_FIXTURE_SECONDS)
+        yield loop.run_sync(step, timeout=PATIENCE_SECONDS)
         with pytest.raises(StopAsyncIteration):
-            loop.run_sync(step, timeout=_FIXTURE_SECONDS)
+            loop.run_sync(step, timeout=PATIENCE_SECONDS)
 
     return plain
 
@@ -124,8 +124,8 @@ def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     mongodb = EmbeddedMongoDB(tmp_path_factory.mktemp("mongodb"))
     with LoopThread("mongodb of the tests") as thread:
-        yield thread.run(mongodb.start(), seconds=60)
-        thread.run(mongodb.stop(), seconds=60)
+        yield thread.run(mongodb.start(), seconds=PATIENCE_SECONDS)
+        thread.run(mongodb.stop(), seconds=PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="session")

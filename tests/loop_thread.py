@@ -8,6 +8,8 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from tests.waiting import PATIENCE_SECONDS
+
 _Result = TypeVar("_Result")
 
 
@@ -23,7 +25,7 @@ class LoopThread:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.run(self._loop.shutdown_asyncgens(), seconds=10)
+        self.run(self._loop.shutdown_asyncgens(), seconds=PATIENCE_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -12,10 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).parent.parent
-SECONDS = 60  # for a start or an end on a busy machine; no passing test waits that long
 START = ("server.py",)
 SECRET = "a secret for HS256, of more than 32 bytes"
 
@@ -74,14 +73,13 @@ class ServerProcess:
         found = await wait_until(
             lambda: re.search(rf"listening on https?://{host}:(\d+)\n", self.output) or self.process.returncode is not None,
             "the server listens",
-            SECONDS,
         )
         assert isinstance(found, re.Match), f"it ended with {self.process.returncode}: {self.log}"
         return int(found[1])
 
     async def logged(self, part: str) -> None:
         """Wait for a part of a log line."""
-        await wait_until(lambda: part in self.log, f"{part!r} is logged", SECONDS)
+        await wait_until(lambda: part in self.log, f"{part!r} is logged")
 
     def terminate(self) -> None:
         """Ask it to stop, as service managers do."""
@@ -89,7 +87,7 @@ class ServerProcess:
 
     async def ended(self) -> int:
         """Return its exit status, once it has ended and all of its output is read."""
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await asyncio.gather(self.process.wait(), *self._readers)
         assert self.process.returncode is not None
         return self.process.returncode

@@ -12,7 +12,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from tests.loop_thread import LoopThread
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_loop_thread_runs_coroutines_and_cancels_late_ones() -> None:
         return 3
 
     with LoopThread("of a test") as thread:
-        assert thread.run(early(), seconds=10) == 3
+        assert thread.run(early(), seconds=PATIENCE_SECONDS) == 3
         with pytest.raises(TimeoutError):
             thread.run(late(), seconds=0.01)
     assert cancelled

@@ -13,6 +13,7 @@ import pytest
 
 from storage.mongo import Database
 from storage.sessions import Sessions
+from tests.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,7 +51,7 @@ def login(tmp_path: Path, mongodb_uri: str, database_name: str) -> Login:
 
 async def test_the_login_service_of_the_guide_works(login: Login, mongodb_uri: str, database_name: str) -> None:
     """Whom it signs in the server finds, until it signs him out."""
-    database = Database(mongodb_uri, database_name)
+    database = Database(mongodb_uri, database_name, answer_seconds=PATIENCE_SECONDS)
     sessions = Sessions(database, clock=time.time)
     printed = re.fullmatch(r"session (\w{32}), secret (\S{43})", await login("in", "alice"))
     assert printed

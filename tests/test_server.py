@@ -415,7 +415,7 @@ async def test_killed_it_leaves_no_process_behind(tmp_path: Path) -> None:
         assert (await publish(port, event(1), PUBLISHER)).status == 202
         process.process.kill()
         assert await process.ended() == -signal.SIGKILL
-    await wait_until(lambda: not runs(mongod), "its mongod has ended", 20)
+    await wait_until(lambda: not runs(mongod), "its mongod has ended")
     async with ServerProcess(f"--data_dir={tmp_path}") as process:
         async with EventStream(await process.port(), "?from=earliest", token=USER) as stream:
             await stream.welcome()

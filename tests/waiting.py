@@ -7,10 +7,12 @@ import inspect
 import time
 from collections.abc import Callable
 
+# For anything that a test waits for. No passing test waits that long, so it costs nothing, and on no machine it is the reason of a failure.
+PATIENCE_SECONDS = 60.0
 _TURN_SECONDS = 0.002
 
 
-async def wait_until(condition: Callable[[], object], what: str, seconds: float = 10) -> object:
+async def wait_until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> object:
     """Let the loop turn until a condition holds, and return what it returned.
 
     This is no sleep for a time that is hoped to be enough: it ends at the first turn at which the condition

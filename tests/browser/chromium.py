@@ -15,7 +15,6 @@ from tests.loop_thread import LoopThread
 from tests.waiting import wait_until
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-SECONDS = 30  # for what a page waits for; a browser comes back after 3 to 6 seconds, and no passing test waits much longer
 _HELPERS = Path(__file__).parent / "helpers.js"
 
 
@@ -67,7 +66,7 @@ class Page:
     async def tells(self, condition: Callable[[list[Any]], object], what: str) -> list[Any]:
         """Wait until a condition holds for what was told, and return that."""
         with contextlib.suppress(AssertionError):
-            await wait_until(lambda: condition(self.told) or self.errors, what, SECONDS)
+            await wait_until(lambda: condition(self.told) or self.errors, what)
         assert condition(self.told), f"still not: {what}; told: {self.told}, console: {self.console}, errors: {self.errors}"
         return self.told
 

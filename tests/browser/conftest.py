@@ -15,9 +15,9 @@ from tests.browser.chromium import Chromium, Page, find_chromium
 from tests.browser.origin import Origin
 from tests.faults.world import Server
 from tests.loop_thread import LoopThread
+from tests.waiting import PATIENCE_SECONDS
 
 Serve = Callable[..., Awaitable[Server]]
-SECONDS = 60  # for a start or an end on a busy machine
 NO_LIMITS = ("--connects_per_minute=0", "--connections_per_user=0", "--failed_logins_per_minute=0")  # all pages have one address and user
 
 
@@ -33,18 +33,18 @@ def chromium(thread: LoopThread) -> Iterator[Chromium]:
     """The browser, started once."""
     executable = find_chromium(os.environ)
     browser = Chromium(thread)
-    thread.run(browser.start(executable), SECONDS)
+    thread.run(browser.start(executable), PATIENCE_SECONDS)
     yield browser
-    thread.run(browser.stop(), SECONDS)
+    thread.run(browser.stop(), PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="session")
 def origin(thread: LoopThread) -> Iterator[Origin]:
     """Where pages come from; all servers here allow it."""
     here = Origin()
-    thread.run(here.start(), SECONDS)
+    thread.run(here.start(), PATIENCE_SECONDS)
     yield here
-    thread.run(here.stop(), SECONDS)
+    thread.run(here.stop(), PATIENCE_SECONDS)
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def server(thread: LoopThread, origin: Origin, mongodb_uri: str, tmp_path_factor
     database = f"test_{uuid.uuid4().hex}"
     settings = (f"--database={database}", f"--allowed_origins={origin.url}", *NO_LIMITS)
     shared = Server(tmp_path_factory.mktemp("server"), *settings, mongodb_uri=mongodb_uri)
-    thread.run(shared.start(), SECONDS)
+    thread.run(shared.start(), PATIENCE_SECONDS)
     yield shared
-    assert thread.run(shared.end(), SECONDS) == 0
+    assert thread.run(shared.end(), PATIENCE_SECONDS) == 0
     with pymongo.MongoClient[dict[str, object]](mongodb_uri) as client:
         client.drop_database(database)
 

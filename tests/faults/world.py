@@ -15,9 +15,8 @@ from typing import Any, Self
 from tests.handlers.assembly import SECRET, token
 from tests.handlers.clients import EventStream, SseEvent, publish
 from tests.server_process import ServerProcess, mongod_of
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
-SECONDS = 60  # for what may need a start of the server or of MongoDB; no passing test waits that long
 RETRY_SECONDS = 0.02  # how soon clients come back: they poll for a server that is on its way up
 NOBODY_WAITS = ("--connects_per_minute=0", "--connections_per_user=0", "--messages_per_second=0")
 
@@ -91,7 +90,7 @@ class Publisher:
 
     async def _insist(self, number: int) -> None:
         event = {**self._fixed, "id": str(number), "data": {"n": number, "padding": self._padding}}
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             server = self._servers[number % len(self._servers)]
             with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
@@ -129,7 +128,7 @@ class Subscriber:
 
     async def has(self, count: int) -> None:
         """Wait until this many events have come."""
-        await wait_until(lambda: len(self.numbers) >= count or self._task.done(), f"{count} events are here", SECONDS)
+        await wait_until(lambda: len(self.numbers) >= count or self._task.done(), f"{count} events are here")
         if self._task.done():
             await self._task
 

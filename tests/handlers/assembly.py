@@ -17,10 +17,11 @@ from settings import UNLIMITED, Settings
 from storage.log import Log
 from storage.mongo import Database
 from storage.state import State
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 SECRET = "a secret for HS256, of more than 32 bytes"
 TOKEN_SECONDS = 7200  # longer than the whole run takes, on however slow a machine
+UNHURRIED = {"connects_per_minute": UNLIMITED, "append_seconds": PATIENCE_SECONDS, "auth_seconds": PATIENCE_SECONDS}
 
 
 class Clock:
@@ -43,12 +44,12 @@ class Assembly:
         uri: The MongoDB.
         database: A database of the test's own.
         answer_seconds: How long MongoDB may take.
-        settings: Settings that are not as they would be by default; how often an address connects is not limited unless they say so, since
-            all of a test's clients have one.
+        settings: Settings that are not as they would be by default. Unless they say so, how often an address connects is not limited, since
+            all of a test's clients have one, and neither MongoDB nor a client that has to say who it is can be too slow.
     """
 
-    def __init__(self, uri: str, database: str, answer_seconds: float = 2.0, **settings: Any) -> None:
-        self.settings = Settings(jwt_secret=SECRET, jwt_algorithms=("HS256",), port=0, **{"connects_per_minute": UNLIMITED, **settings})
+    def __init__(self, uri: str, database: str, answer_seconds: float = PATIENCE_SECONDS, **settings: Any) -> None:
+        self.settings = Settings(jwt_secret=SECRET, jwt_algorithms=("HS256",), port=0, **{**UNHURRIED, **settings})
         self.clock = Clock()
         self.database = Database(uri, database, answer_seconds=answer_seconds)
         self.log = Log(self.database, clock=time.time, size_bytes=self.settings.log_bytes)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-SECONDS = 10  # for any one answer; no passing test waits that long
+from tests.waiting import PATIENCE_SECONDS
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Wire:
 
     async def read_head(self) -> Response:
         """Return a status and headers."""
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         first, *lines = head.rstrip().split("\r\n")
         pairs = (line.partition(": ") for line in lines)
@@ -81,13 +81,13 @@ class Wire:
     async def read_response(self) -> Response:
         """Return an answer with a length."""
         response = await self.read_head()
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             response.body = await self.reader.readexactly(int(response.headers.get("content-length", "0")))
         return response
 
     async def read_rest(self) -> bytes:
         """Return everything up to the server's end of the connection."""
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.reader.read()
 
 
@@ -110,7 +110,7 @@ async def request(
         wire.send(request_bytes(method, target, every, body or b""))
         response = await wire.read_head()
         if method != "HEAD":
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 response.body = await wire.reader.readexactly(int(response.headers.get("content-length", "0")))
         return response
 
@@ -209,7 +209,7 @@ class EventStream(Wire):
         return block
 
     async def _next_piece(self) -> bytes:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             if self.head.headers.get("transfer-encoding") != "chunked":
                 return await self.reader.read(65536)
             size = int(await self.reader.readuntil(b"\r\n"), 16)
@@ -278,7 +278,7 @@ class RawWebSocket(Wire):
         self.send(self._request)
         self.head = await self.read_head()
         if self.head.status != 101:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 self.head.body = await self.reader.readexactly(int(self.head.headers.get("content-length", "0")))
         return self
 
@@ -288,7 +288,7 @@ class RawWebSocket(Wire):
 
     async def next_frame(self) -> tuple[int, bytes]:
         """Return the opcode and payload of the next frame; servers never mask nor, here, fragment (5.1)."""
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             first, length = await self.reader.readexactly(2)
             assert first & 0xF0 == 0x80
             if length == 126:

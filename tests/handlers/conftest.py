@@ -13,6 +13,7 @@ from tests.freezing import freeze, thaw
 from tests.handlers.assembly import Assembly
 from tests.handlers.issuer import Checker, Issuer, checking
 from tests.loop_thread import LoopThread
+from tests.waiting import PATIENCE_SECONDS
 
 Assemble = Callable[..., Awaitable[Assembly]]
 
@@ -23,8 +24,8 @@ async def assemble(mongodb_uri: str, database_name: str) -> AsyncIterator[Assemb
     started: list[Assembly] = []
 
     async def start(uri: str = mongodb_uri, **settings: object) -> Assembly:
-        # One that is stopped by the test is given up soon; the one for all may stand still for seconds on a busy disk.
-        assembly = Assembly(uri, database_name, answer_seconds=10.0 if uri == mongodb_uri else 2.0, **settings)
+        # One that the test stops is given up soon; the one for all may stand still for as long as a busy disk lets it.
+        assembly = Assembly(uri, database_name, answer_seconds=PATIENCE_SECONDS if uri == mongodb_uri else 2.0, **settings)
         try:
             await assembly.start()
         except BaseException:
@@ -70,10 +71,10 @@ class StoppableMongoDB:
 def _stoppable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoppableMongoDB]:
     mongodb = EmbeddedMongoDB(tmp_path_factory.mktemp("stoppable"), cache_megabytes=256)
     with LoopThread("stoppable mongodb") as thread:
-        uri = thread.run(mongodb.start(), seconds=60)
+        uri = thread.run(mongodb.start(), seconds=PATIENCE_SECONDS)
         assert mongodb.pid is not None
         yield StoppableMongoDB(uri, mongodb.pid)
-        thread.run(mongodb.stop(), seconds=60)
+        thread.run(mongodb.stop(), seconds=PATIENCE_SECONDS)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from storage.entries import NewEvent
 from storage.errors import Unavailable
 from storage.log import Log
 from storage.mongo import Database, Document, Session
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 FENCE = "(fence)"
 Run = Callable[[Document], Awaitable[Document]]
@@ -24,7 +24,7 @@ Fault = Callable[[Run, Document], Awaitable[Document]]
 class FaultyDatabase(Database):
     """A real database at which chosen commands go wrong; `commands` are all that were asked for."""
 
-    def __init__(self, uri: str, name: str, *, answer_seconds: float = 5.0) -> None:
+    def __init__(self, uri: str, name: str, *, answer_seconds: float = PATIENCE_SECONDS) -> None:
         super().__init__(uri, name, answer_seconds=answer_seconds)
         self.commands: list[Document] = []
         self._faults: list[tuple[str, str, Fault]] = []  # those still to come, each once
@@ -177,10 +177,15 @@ async def cursors_of(log: Log) -> int:
     return len(await admin.aggregate(open_ones).to_list(None))
 
 
-async def step_down(database: Database) -> None:
-    """Take the only node of a replica set from its office; it is elected again a second later."""
+async def step_down(database: Database, seconds: int = 1) -> None:
+    """Take the only node of a replica set from its office; it is elected again when these seconds are over, or by `elect`."""
     admin = database._client["admin"]
-    await admin.command({"replSetStepDown": 1, "force": True, "secondaryCatchUpPeriodSecs": 0})
+    await admin.command({"replSetStepDown": seconds, "force": True, "secondaryCatchUpPeriodSecs": 0})
+
+
+async def elect(database: Database) -> None:
+    """Let the node that has stepped down be elected again."""
+    await database._client["admin"].command({"replSetFreeze": 0})
 
 
 async def stored(database: Database, collection: str) -> list[Document]:
@@ -201,12 +206,12 @@ async def plan(database: Database, command: Document) -> str:
 
 
 async def until_answered(database: Database) -> None:
-    """Wait until MongoDB takes commands again."""
+    """Wait until MongoDB takes commands again, also those that only a primary takes."""
 
     async def answered() -> bool:
         try:
-            return bool(await database.command({"count": "anything"}))
+            return bool(await database.command({"delete": "anything", "deletes": [{"q": {}, "limit": 0}]}))
         except Unavailable:
             return False
 
-    await wait_until(answered, "MongoDB answers", seconds=30)
+    await wait_until(answered, "MongoDB answers")

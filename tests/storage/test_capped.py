@@ -11,6 +11,7 @@ from storage.log import Log
 from storage.mongo import Database, Document
 from storage.positions import Position
 from tests.storage.faults import Clock, FaultyDatabase, Run, answer_lost, documents, numbers
+from tests.waiting import PATIENCE_SECONDS
 
 
 async def options(log: Log) -> Document:
@@ -40,7 +41,7 @@ async def test_it_is_capped_and_as_large_as_asked_for(database: FaultyDatabase, 
 
 async def test_two_processes_make_one_log_at_once(mongodb_uri: str, database_name: str, clock: Clock) -> None:
     """One collection, one first entry, one epoch and one key: an id of the one is an id of the other."""
-    databases = [Database(mongodb_uri, database_name) for _ in range(4)]
+    databases = [Database(mongodb_uri, database_name, answer_seconds=PATIENCE_SECONDS) for _ in range(4)]
     logs = [Log(database, clock=clock, size_bytes=1 << 20) for database in databases]
     await asyncio.gather(*(log.open() for log in logs))
     assert [await numbers(log) for log in logs] == [[1]] * 4

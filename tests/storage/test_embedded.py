@@ -29,7 +29,7 @@ from storage.embedded import EmbeddedMongoDB, EmbeddedMongoDBError
 from storage.mongod import find_mongod
 from tests.freezing import freeze
 from tests.loop_thread import LoopThread
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[2]
 Answer = TypeVar("Answer")
@@ -63,9 +63,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EmbeddedM
     data_dir = tmp_path_factory.mktemp("shared") / "data"
     mongodb = EmbeddedMongoDB(data_dir, cache_megabytes=128)
     with LoopThread("embedded mongodb under test") as thread:
-        thread.run(mongodb.start(), seconds=60)
+        thread.run(mongodb.start(), seconds=PATIENCE_SECONDS)
         yield mongodb, data_dir
-        thread.run(mongodb.stop(), seconds=60)
+        thread.run(mongodb.stop(), seconds=PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +91,13 @@ def insert(uri: str, number: int) -> None:
 
 
 def numbers(uri: str) -> list[int]:
-    with pymongo.MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=20_000) as client:
+    with pymongo.MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=60_000) as client:
         return persistently(lambda: [document["_id"] for document in collection(client).find().sort("_id")])
 
 
 def persistently(ask: Callable[[], Answer]) -> Answer:
     """Ask a mongod that was killed a moment ago: it is there before it is the primary again, and the driver tries only twice."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             return ask()

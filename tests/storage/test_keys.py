@@ -10,6 +10,7 @@ from storage.errors import CommandFailed, Unavailable
 from storage.keys import shared_key
 from storage.mongo import Database
 from tests.storage.faults import FaultyDatabase, answer_lost, not_sent, stored
+from tests.waiting import PATIENCE_SECONDS
 
 
 async def test_a_key_is_made_once_and_kept(database: FaultyDatabase, other_database: FaultyDatabase) -> None:
@@ -21,7 +22,7 @@ async def test_a_key_is_made_once_and_kept(database: FaultyDatabase, other_datab
 
 async def test_names_and_databases_have_keys_of_their_own(database: FaultyDatabase, mongodb_uri: str, database_name: str) -> None:
     """No two are alike."""
-    elsewhere = Database(mongodb_uri, f"{database_name}_other")
+    elsewhere = Database(mongodb_uri, f"{database_name}_other", answer_seconds=PATIENCE_SECONDS)
     keys = [await shared_key(database, "one"), await shared_key(database, "two"), await shared_key(elsewhere, "one")]
     await elsewhere.drop()
     elsewhere.close()

@@ -15,6 +15,7 @@ from storage.log import Log
 from storage.mongo import Database, Document
 from tests.loop_thread import LoopThread
 from tests.storage.faults import Clock, FaultyDatabase, Held, Run, contents, documents, not_sent, numbers
+from tests.waiting import PATIENCE_SECONDS
 
 # --- opening it ---
 
@@ -115,7 +116,7 @@ def test_a_place_is_found_by_time(mongodb_uri: str, database_name: str) -> None:
     count = 0
 
     async def connect() -> Database:
-        return Database(mongodb_uri, database_name)
+        return Database(mongodb_uri, database_name, answer_seconds=PATIENCE_SECONDS)
 
     async def compare(times: list[int], max_documents: int) -> None:
         nonlocal count
@@ -135,10 +136,10 @@ def test_a_place_is_found_by_time(mongodb_uri: str, database_name: str) -> None:
     @settings(max_examples=25, deadline=None)
     @given(st.lists(st.integers(0, 6), max_size=12).map(sorted), st.sampled_from([0, 4]))
     def compare_all(times: list[int], max_documents: int) -> None:
-        thread.run(compare(times, max_documents), seconds=30)
+        thread.run(compare(times, max_documents), seconds=PATIENCE_SECONDS)
 
     with LoopThread("log under test") as thread:
-        database = thread.run(connect(), seconds=10)
+        database = thread.run(connect(), seconds=PATIENCE_SECONDS)
         compare_all()
         database.close()
 
