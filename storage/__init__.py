@@ -1,7 +1,7 @@
 """The log in MongoDB: one capped collection, appended to in groups, followed by one tailable cursor, read in pages. And the state beside
-it in ordinary collections: sessions, tickets, revocations, ownership, shared keys.
+it in ordinary collections: sessions, tickets, revocations, ownership, snapshots, shared keys.
 
 Order of the files, each importing only earlier ones: errors, positions, entries, mongo, collection, batcher, keys, handed_out, sessions,
-tickets, revoked, revocations, owned, ownership, roll, leases, state, capped, log, requests, doubt, appender, cursor, follower, mongod,
-data_directory, embedded.
+tickets, revoked, revocations, owned, ownership, roll, leases, items, snapshots, state, capped, log, requests, doubt, appender, cursor,
+follower, mongod, data_directory, embedded.
 """

@@ -108,13 +108,23 @@ class Collection:
         async for batch in self._read(command):
             yield batch
 
-    async def join(self, field: str, values: Sequence[str], limit: int) -> dict[str, list[Document]]:
-        """Return for each of these values the documents that hold it in an indexed field: the first `limit`, by their ids' order."""
+    async def join(
+        self, field: str, values: Sequence[str], limit: int, *, where: Document | None = None, sort: Mapping[str, int] | None = None
+    ) -> dict[str, list[Document]]:
+        """Return for each of these values the documents that hold it in an indexed field: the first `limit`, by their ids' order.
+
+        Args:
+            field: The field, which an index begins with.
+            values: What it holds.
+            limit: How many documents of each value at the most.
+            where: What else must hold of them; None: nothing.
+            sort: Another order, by the fields that the index goes on with.
+        """
         lookup = {
             "from": self.name,
             "localField": "value",
             "foreignField": field,
-            "pipeline": [{"$sort": {"_id": 1}}, {"$limit": limit}],
+            "pipeline": [{"$match": where or {}}, {"$sort": dict(sort or {"_id": 1})}, {"$limit": limit}],
             "as": "found",
         }
         # Unwound, so that no document of the answer grows beyond MongoDB's limit.

@@ -1,4 +1,4 @@
-"""What is kept beside the log: sessions, tickets, revocations, who owns what, who is connected; opened and closed together."""
+"""What is kept beside the log: sessions, tickets, revocations, who owns what, who is connected, snapshots; opened and closed together."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from storage.ownership import Ownership
 from storage.revocations import RevocationStore
 from storage.roll import RollStore
 from storage.sessions import Sessions
+from storage.snapshots import SnapshotStore
 from storage.tickets import Tickets
 
 RESUME_KEY = "resume"
@@ -31,7 +32,9 @@ class State:
         self.tickets = Tickets(database, clock=clock)
         self.revocations = RevocationStore(database, clock=clock)
         self.ownership = Ownership(database, clock=clock)
-        self.roll = RollStore(database, process=secrets.token_hex(6))
+        process = secrets.token_hex(6)
+        self.roll = RollStore(database, process=process)
+        self.snapshots = SnapshotStore(database, process=process, clock=clock)
 
     async def open(self) -> bytes:
         """Make what is not there yet, and return the key that resume tokens are sealed with; idempotent.
@@ -44,9 +47,11 @@ class State:
         await self.revocations.open()
         await self.ownership.open()
         await self.roll.open()
+        await self.snapshots.open()
         return await shared_key(self._database, RESUME_KEY, RESUME_KEY_BYTES)
 
     async def close(self) -> None:
         """Refuse whoever still waits for an answer, and leave no task behind; idempotent."""
         await self.sessions.close()
         await self.ownership.close()
+        await self.snapshots.close()

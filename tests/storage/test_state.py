@@ -19,7 +19,7 @@ def state(database: FaultyDatabase, present: Clock) -> State:
 async def test_opening_makes_what_each_part_needs(state: State, database: FaultyDatabase) -> None:
     """Every collection has the index by which MongoDB lets go of what is over."""
     await state.open()
-    for collection in ("sessions", "tickets", "revocations", "ownership"):
+    for collection in ("sessions", "tickets", "revocations", "ownership", "snapshots"):
         assert any("expireAfterSeconds" in index for index in (await indexes(database, collection)).values())
     await state.close()
 
