@@ -14,6 +14,7 @@ from handlers.belongings import Belonging
 from handlers.credentials import TokenVerifier
 from handlers.jwks import PublishedKeys
 from handlers.keys import KeyRing, own_key
+from handlers.outbox import Outbox
 from handlers.rates import RateLimits, Rates
 from handlers.refusals import Refusals
 from handlers.refused_fields import RefusedFields
@@ -41,6 +42,7 @@ class Parts:
     follower: Follower
     revision: Revision
     roll: RollCall
+    outbox: Outbox
 
     def work(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Return what must run as long as the server does, by name."""
@@ -52,6 +54,7 @@ class Parts:
             "sweep": services.hub.keeper.run(),
             "revision of rights": self.revision.run(),
             "roll": self.roll.run(),
+            "outbox": self.outbox.run(),
         }
         published = services.authenticator.verifier.published
         return work if published is None else {**work, "published keys": published.run()}
@@ -103,7 +106,9 @@ def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Cloc
         allowed_origins=frozenset(settings.allowed_origins),
         trusted_proxies=settings.trusted_proxies,
     )
-    return Parts(services, Follower(log, hub), Revision(hub, state, belonging), RollCall(state.roll, hub.rights.roll, clock))
+    return Parts(
+        services, Follower(log, hub), Revision(hub, state, belonging), RollCall(state.roll, hub.rights.roll, clock), Outbox(services)
+    )
 
 
 def make_verifier(settings: Settings) -> TokenVerifier:

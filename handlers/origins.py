@@ -74,6 +74,6 @@ class Page(NamedTuple):
             return {}
         return {
             "Access-Control-Allow-Methods": methods,
-            "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID, X-Correlation-ID",
+            "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Correlation-ID",
             "Access-Control-Max-Age": "600",
         }

@@ -6,6 +6,7 @@ import re
 
 from handlers.base import Handler
 from handlers.health import Alive, Ready
+from handlers.payments import PaymentStep, PaymentStream, PaymentStreams
 from handlers.publish import Publish
 from handlers.renewals import Renewals
 from handlers.resources import Resource
@@ -25,6 +26,9 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/v1/sessions/(?P<id>[^/]+)", Session),
     (r"/v1/revocations", Revocations),
     (r"/v1/resources/(?P<kind>[^/]+)/(?P<id>[^/]+)", Resource),
+    (r"/streams", PaymentStreams),
+    (r"/streams/(?P<id>[^/]+)", PaymentStream),
+    (r"/streams/(?P<id>[^/]+)/(?P<step>[^/]+)", PaymentStep),
     (r"/healthz", Alive),
     (r"/readyz", Ready),
 ]

@@ -12,6 +12,7 @@
     ├── Forbidden             forbidden             403  4403   a good credential that may not do this
     ├── NotFound              not_found             404  1008
     ├── MethodNotAllowed      method_not_allowed    405  1008
+    ├── Conflict              conflict              409  1008   what there is does not allow it, now
     ├── UnsupportedMedia      unsupported_media_type  415  1008   a body of a kind that is not understood
     ├── TooMany               too_many_requests     429  1013   a limit of requests or connections
     ├── NotReady              unavailable           503  1013   MongoDB is away, or the server is starting or stopping
@@ -148,6 +149,12 @@ class MethodNotAllowed(TailcastError):
     """The path exists, the method does not."""
 
     code, status, close_code = "method_not_allowed", 405, POLICY
+
+
+class Conflict(TailcastError):
+    """What there is does not allow it: it is over, or another one is there already."""
+
+    code, status, close_code = "conflict", 409, POLICY
 
 
 class UnsupportedMedia(TailcastError):

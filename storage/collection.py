@@ -90,6 +90,12 @@ class Collection:
         found: Document | None = reply["value"]
         return found
 
+    async def change(self, query: Document, update: Any) -> Document | None:
+        """Change the one document that matches, in one step, and return it as it is now; None if there is none."""
+        command = {"findAndModify": self.name, "query": query, "update": update, "new": True, "writeConcern": DURABLE}
+        found: Document | None = (await self._database.command(command))["value"]
+        return found
+
     async def take(self, id: str) -> Document | None:
         """Delete the document with this id and return it. Of several who take it at once one gets it."""
         command = {"findAndModify": self.name, "query": {"_id": {"$eq": id}}, "remove": True, "writeConcern": DURABLE}

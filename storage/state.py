@@ -1,4 +1,5 @@
-"""What is kept beside the log: sessions, tickets, revocations, who owns what, who is connected, snapshots; opened and closed together."""
+"""What is kept beside the log: sessions, tickets, revocations, owners, who is connected, snapshots, payment streams; opened and closed
+together."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from storage.revocations import RevocationStore
 from storage.roll import RollStore
 from storage.sessions import Sessions
 from storage.snapshots import SnapshotStore
+from storage.streams import Streams
 from storage.tickets import Tickets
 
 RESUME_KEY = "resume"
@@ -32,6 +34,7 @@ class State:
         self.tickets = Tickets(database, clock=clock)
         self.revocations = RevocationStore(database, clock=clock)
         self.ownership = Ownership(database, clock=clock)
+        self.streams = Streams(database, clock=clock)
         process = secrets.token_hex(6)
         self.roll = RollStore(database, process=process)
         self.snapshots = SnapshotStore(database, process=process, clock=clock)
@@ -46,6 +49,7 @@ class State:
         await self.tickets.open()
         await self.revocations.open()
         await self.ownership.open()
+        await self.streams.open()
         await self.roll.open()
         await self.snapshots.open()
         return await shared_key(self._database, RESUME_KEY, RESUME_KEY_BYTES)

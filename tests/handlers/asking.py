@@ -80,6 +80,12 @@ async def own(port: int, resource: str, *owners: str) -> None:
     assert response.status in (200, 204), response
 
 
+def new_stream(sender: str, recipient: str, **fields: Any) -> dict[str, Any]:
+    """Return what a payment stream is made of."""
+    amounts = {"ratePerSecond": "0.5", "depositedAmount": "100", "startTime": 1_800_000_000}
+    return {"sender": sender, "recipient": recipient, "tokenAddress": "CTOKEN", **amounts, **fields}
+
+
 async def published(here: Assembly, *audiences: str) -> list[str]:
     """Publish one event for each of these audiences, its `n` the audience, and return their ids."""
     response = await publish(here.port, [event(one, audience=[one]) for one in audiences], PUBLISHER)

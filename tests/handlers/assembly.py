@@ -58,14 +58,16 @@ class Assembly:
         self.port = 0  # where it listens, once started
 
     async def start(self) -> None:
-        """Serve; the sweep runs only when a test calls `pass_seconds`, and the roll is called only by `roll.exchange()`."""
+        """Serve; the sweep runs only when a test calls `pass_seconds`, the roll is called only by `roll.exchange()`, and the
+        outbox is looked at only by `outbox.sweep()`."""
         await self.log.open()
         parts = assemble(self.settings, self.log, self.state, await self.state.open(), self.clock, self.settings.max_connections)
         self.services, self.follower, self.revision, self.roll = parts.services, parts.follower, parts.revision, parts.roll
+        self.outbox = parts.outbox
         self.services.jitter_ms = lambda: 1234
         self.hub, self.appender = self.services.hub, self.services.appender
         for name, work in parts.work().items():
-            if name in ("sweep", "roll"):
+            if name in ("sweep", "roll", "outbox"):
                 work.close()
             else:
                 self.tasks.append(asyncio.create_task(work, name=name))

@@ -26,6 +26,9 @@ route                        method  none  malformed  expired  wrong-key  wrong-
 /v1/resources/<kind>/<id>    GET     401   401        401      401        401             403           403    200   200        200
 /v1/resources/<kind>/<id>    PUT     401   401        401      401        401             403           403    403   200        200
 /v1/resources/<kind>/<id>    DELETE  401   401        401      401        401             403           403    403   204        204
+/streams                     POST    401   401        401      401        401             403           403    201   201        201
+/streams/<id>                GET     401   401        401      401        401             403           403    200   200        200
+/streams/<id>/<step>         POST    401   401        401      401        401             403           403    200   200        200
 /healthz                     GET     200   200        200      200        200             200           200    200   200        200
 /readyz                      GET     200   200        200      200        200             200           200    200   200        200
 """

@@ -22,7 +22,7 @@ from hub.principal import Principal
 from settings import UNLIMITED
 from storage.handed_out import new_secret
 from tests.handlers import matrix
-from tests.handlers.asking import ask, caught_up, heard, own, published, session
+from tests.handlers.asking import ask, caught_up, heard, new_stream, own, published, session
 from tests.handlers.assembly import Assembly, token
 from tests.handlers.clients import EventStream, RawWebSocket, Response, event, request
 from tests.handlers.conftest import Assemble
@@ -43,6 +43,8 @@ PATHS = {
     ("/v1/resources/<kind>/<id>", "GET"): "/v1/resources/stream/1",
     ("/v1/resources/<kind>/<id>", "PUT"): "/v1/resources/stream/2",
     ("/v1/resources/<kind>/<id>", "DELETE"): "/v1/resources/stream/2",
+    ("/streams/<id>", "GET"): "/streams/s1",
+    ("/streams/<id>/<step>", "POST"): "/streams/s1/top-up",
 }
 BODIES: dict[tuple[str, str], Any] = {
     ("/v1/events", "POST"): event(),
@@ -50,6 +52,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("/v1/sessions", "POST"): {"sub": "u5"},
     ("/v1/revocations", "POST"): {"kind": "token", "id": "nothing"},
     ("/v1/resources/<kind>/<id>", "PUT"): {"owners": ["user:u5"]},
+    ("/streams", "POST"): new_stream("u1", "u9"),
+    ("/streams/<id>/<step>", "POST"): {"amount": "1"},
 }
 MESSAGES: dict[str, dict[str, Any]] = {
     "subscribe": {"type": "subscribe", "topic": "a"},
@@ -65,6 +69,8 @@ async def unlimited(assemble: Assemble) -> Assembly:
     here = await assemble(failed_logins_per_minute=UNLIMITED, grants_per_minute=UNLIMITED, connections_per_user=UNLIMITED)
     await own(here.port, "stream/1", "user:u1")
     await own(here.port, "stream/9", "user:u9")
+    made = await ask(here.port, "POST", "/streams", new_stream("u1", "u9", id="s1"), token=token_of("publisher"))
+    assert made.status == 201
     return here
 
 
