@@ -12,19 +12,45 @@ from pathlib import Path
 
 import jwt
 
-from channels.demo import ENTITY, ORG, PUBLISHER, USER, events
+from channels.demo import ENTITY, ORG, OWNED, PUBLISHER, USER, events
+from handlers.resources import give
+from handlers.services import Services
 from storage.appender import Appender
 from storage.errors import StorageError
 
 logger = logging.getLogger("tailcast.server")
 
-PAUSE_SECONDS = 1.0  # between sample events
+PAUSE_SECONDS = 0.5  # between sample events
 TOKEN_SECONDS = 30 * 86400
+# Where to look: at all of it, and at each family.
+WATCH = (
+    "/v1/stream",
+    "/v1/stream?types=stream:updated,settle:finished",
+    "/events/subscribe?streams=42",
+    "/v1/stream?topics=compliance.**",
+    "/api/stream/orders",
+    "/api/stream/trading",
+    "/events",
+)
+OPEN_TO_ALL = ("/api/stream/prices?symbols=AAPL,GOOGL",)
+
+
+async def run(services: Services) -> None:
+    """Give the demo's user the resources of the samples, and publish sample events for ever."""
+    waiting = list(OWNED)
+    while waiting:
+        try:
+            await give(services, waiting[0], (f"user:{USER}",), PUBLISHER)
+            del waiting[0]
+        except StorageError as error:
+            logger.debug("demo resource not given: %s", error)
+            await asyncio.sleep(PAUSE_SECONDS)
+    await feed(services.appender)
 
 
 async def feed(appender: Appender) -> None:
-    """Publish a sample event a second."""
-    for event in events():
+    """Publish two sample events a second."""
+    for event in events(time.time):
         try:
             await appender.append([event])
         except StorageError as error:
@@ -52,10 +78,13 @@ def show(url: str, data_dir: Path, secret: str) -> None:
         token = jwt.encode({**claims, "exp": int(time.time()) + TOKEN_SECONDS}, secret, algorithm="HS256")
         _write_private(data_dir / f"demo-{name}.token", token)
     directory = os.path.relpath(data_dir)
+    as_user, as_publisher = (f'-H "Authorization: Bearer $(cat {directory}/demo-{name}.token)"' for name in ("user", "publisher"))
+    watch = "\n".join(f'  curl -N {as_user} "{url}{target}"' for target in WATCH)
+    watch += "".join(f'\n  curl -N "{url}{target}"' for target in OPEN_TO_ALL)
     print(
-        "A demo feed publishes sample events of every family. Watch it, and add to it, from another terminal:\n"
-        f'  curl -N -H "Authorization: Bearer $(cat {directory}/demo-user.token)" {url}/v1/stream\n'
-        f'  curl -H "Authorization: Bearer $(cat {directory}/demo-publisher.token)" -H "Content-Type: application/json" \\\n'
+        "A demo feed publishes sample events of every family. Watch them, each family or all together, and add to them, from another\n"
+        f"terminal:\n{watch}\n"
+        f'  curl {as_publisher} -H "Content-Type: application/json" \\\n'
         '    -d \'{"topic": "hello", "type": "greeting", "audience": ["public"], "data": {"text": "hello"}}\' \\\n'
         f"    {url}/v1/events"
     )

@@ -150,7 +150,7 @@ class Server:
         self._http.add_sockets(sockets)
         self.port = sockets[0].getsockname()[1]
         if settings.demo:
-            self._run("demo feed", demo.feed(services.appender))
+            self._run("demo feed", demo.run(services))
             demo.show(self.url, settings.data_dir, settings.jwt_secret if "HS256" in settings.jwt_algorithms else "")
         gc.collect()
         gc.freeze()  # what is here now stays: the collector need not look at it again

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from channels.declaration import Access, Channel, EventType, Scope
-from channels.values import Count, Id, LongText, Shape, SignedNumber, Text, Time, Word
+from channels.values import Count, Id, Shape, SignedNumber, Text, Time, Word
 from hub.terms import Terms
 
-Timestamp = Annotated[Time | None, Meta(description="When, in RFC 3339.")]
+Timestamp = Annotated[Time | None, Meta(description="When it was so.")]
 
 
 class TransactionsNew(Shape):
@@ -30,7 +30,7 @@ class AgentActionCompleted(Shape):
 
     agent_id: Annotated[Id, Meta(description="The agent.")]
     action: Annotated[Text, Meta(description="What it did.")]
-    result: Annotated[dict[str, Any] | list[Any] | LongText | bool | int | float | None, Meta(description="What came of it: any JSON.")]
+    result: Annotated[Any, Meta(description="What came of it.")]
     timestamp: Timestamp = None
 
 

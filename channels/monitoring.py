@@ -9,14 +9,14 @@ from msgspec import Meta
 from channels.declaration import Channel, EventType
 from channels.values import MAX_LIST_LENGTH, Count, Details, Id, LongText, Shape, Share, Text, Time, Word
 
-Timestamp = Annotated[Time | None, Meta(description="When, in RFC 3339.")]
+Timestamp = Annotated[Time | None, Meta(description="When it was.")]
 
 
 class SchedulerTick(Shape):
     """The scheduler has looked for work."""
 
-    timestamp: Annotated[Time, Meta(description="When, in RFC 3339.")]
-    tick: Annotated[Count | None, Meta(description="The how-manieth it is.")] = None
+    timestamp: Annotated[Time, Meta(description="When it was.")]
+    tick: Annotated[Count | None, Meta(description="Its number, counted up.")] = None
     due: Annotated[Count | None, Meta(description="How many runs were due.")] = None
     running: Annotated[Count | None, Meta(description="How many runs are going on.")] = None
     next_tick_at: Annotated[Time | None, Meta(description="When it looks again.")] = None

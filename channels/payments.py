@@ -18,8 +18,8 @@ RESOURCE = "stream"  # the kind of resource that a payment stream is
 SUBSCRIPTIONS = "subscriptions"
 TOPIC = "payments.streams"
 
-StreamId = Annotated[ResourceId, Meta(description="The payment stream; a number or a string.")]
-Timestamp = Annotated[Time | None, Meta(description="When, in RFC 3339.")]
+StreamId = Annotated[ResourceId, Meta(description="The payment stream.")]
+Timestamp = Annotated[Time | None, Meta(description="When it was so.")]
 
 
 class StreamUpdated(Shape):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
 from channels.declaration import Access, Channel, EventType, Recent, Scope, Snapshot
+from channels.portfolio import MAX_DIGITS, is_amount
 from channels.values import Details, Id, LongText, Number, Shape, SignedNumber, Symbol, Text, Time, Word, decimal_of, exact_sum
 from hub.terms import Pace, Terms
 
@@ -22,8 +24,8 @@ DAY_SECONDS = 86_400.0
 PRICES_EVERY_SECONDS = 0.1
 PRICES_CONFLATED_ABOVE = 1000.0  # events a second
 
-Timestamp = Annotated[Time, Meta(description="When, in RFC 3339.")]
-MaybeTimestamp = Annotated[Time | None, Meta(description="When, in RFC 3339.")]
+Timestamp = Annotated[Time, Meta(description="When it was so.")]
+MaybeTimestamp = Annotated[Time | None, Meta(description="When it was so.")]
 OrderId = Annotated[Id, Meta(description="The order.")]
 OfSymbol = Annotated[Symbol, Meta(description="What is traded, like `AAPL`.")]
 Side = Annotated[Literal["buy", "sell"], Meta(description="`buy` or `sell`.")]
@@ -67,7 +69,8 @@ class OrderFill(_OrderExtras, kw_only=True):
 
 
 class PositionUpdate(Shape):
-    """A position was opened, changed or closed. Publishers say what is held; its value is computed here, with every price."""
+    """A position was opened, changed or closed. Publishers say what is held, for an audience with exactly one user; its value is
+    computed here, with every price."""
 
     symbol: OfSymbol
     quantity: Annotated[SignedNumber, Meta(description="How many are held now; 0: it is closed; below zero: owed.")]
@@ -182,13 +185,27 @@ class Broadcast(Shape, forbid_unknown_fields=False):
     timestamp: Annotated[Text | None, Meta(description="When.")] = None
 
 
-def _is_of_one_user(payload: PositionUpdate, audience: tuple[str, ...]) -> tuple[str, str] | None:
+def _too_long(payload: Shape, *names: str) -> tuple[str, str] | None:
+    """Portfolios are computed exactly, and so their numbers have a bounded count of digits."""
+    for name in names:
+        number = getattr(payload, name)
+        if number is not None and not is_amount(decimal_of(number)):
+            (field,) = (one.encode_name for one in msgspec.structs.fields(payload) if one.name == name)
+            return f"data.{field}", f"at most {MAX_DIGITS} digits before the point, and after it"
+    return None
+
+
+def _is_position(payload: PositionUpdate, audience: tuple[str, ...]) -> tuple[str, str] | None:
     """A position is somebody's: its value counts in that one's portfolio, and in nobody else's."""
     if sum(token.startswith("user:") for token in audience) != 1:
         return "audience", "exactly one user:<id>, whose position it is"
     if payload.entry_price is None and decimal_of(payload.quantity) != 0:
         return "data.entryPrice", "a price, unless quantity is 0"
-    return None
+    return _too_long(payload, "quantity", "entry_price", "price")
+
+
+def _is_price(payload: PriceUpdate, _: tuple[str, ...]) -> tuple[str, str] | None:
+    return _too_long(payload, "price")
 
 
 def _is_signal_or_status(payload: StrategyUpdate, _: tuple[str, ...]) -> tuple[str, str] | None:
@@ -228,7 +245,7 @@ POSITION_UPDATE = EventType(
     _USER,
     "trading.positions",
     key="symbol",
-    check=_is_of_one_user,
+    check=_is_position,
     sources=(PORTFOLIO_SOURCE,),
     shown=ValuedPosition,
     shown_sample={
@@ -252,6 +269,7 @@ PRICE_UPDATE = EventType(
     ("public",),
     "trading.prices",
     key="symbol",
+    check=_is_price,
 )
 TRADE_NEW = EventType(
     "trade:new",
@@ -283,6 +301,7 @@ STRATEGY_UPDATE = EventType(
     },
     ("resource:strategy/momentum", "user:demo"),
     "trading.strategies",
+    check=_is_signal_or_status,
 )
 AGENT_STATUS = EventType(
     "agent:status", AgentStatus, {"agentId": "scout", "status": "running", "timestamp": _AT}, ("public",), "trading.agents", key="agentId"

@@ -44,6 +44,7 @@ class Validation:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._rules = {name: _Rules(declared, catalogue.further_audience(name)) for name, declared in catalogue.types.items()}
+        self.is_claimed = catalogue.is_claimed
 
     def facts(self, type: str, data: bytes | msgspec.Raw, audience: tuple[str, ...]) -> Facts | None:
         """Return what a payload says of its event; None: no channel declares its type, so that it may be anything.

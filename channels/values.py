@@ -13,7 +13,7 @@ from msgspec import Meta
 MAX_ID_LENGTH = 256  # an event's key is as long, at the most
 MAX_TEXT_LENGTH = 2000
 MAX_LONG_TEXT_LENGTH = 20_000
-MAX_DIGITS = 100  # of a number in a string, where sizes are not arbitrary
+MAX_NUMBER_LENGTH = 100  # of a number in a string, where sizes are not arbitrary
 MAX_AMOUNT_LENGTH = 10_000  # of an amount of arbitrary size
 MAX_LIST_LENGTH = 1000
 _END = r"$(?!\n)"  # `$` alone would also allow a line break at the end
@@ -25,7 +25,7 @@ _SIGNED_DECIMAL = rf"^-?[0-9]+(\.[0-9]+)?{_END}"
 _POINT_IN_TIME = rf"^([0-9]{{1,15}}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9:]{{8}}(\.[0-9]{{1,9}})?(Z|[+-][0-9]{{2}}:[0-9]{{2}})){_END}"
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
-ResourceId = Annotated[str, Meta(min_length=1, max_length=200, pattern=_ID)] | Annotated[int, Meta(ge=0)]
+ResourceId = Annotated[str, Meta(min_length=1, max_length=200, pattern=_ID)] | Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Symbol = Annotated[str, Meta(min_length=1, max_length=32, pattern=_SYMBOL)]
 Word = Annotated[str, Meta(min_length=1, max_length=64)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT_LENGTH)]
@@ -38,8 +38,8 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 # Money of payment streams: a string, since amounts of tokens have more digits than numbers of JSON keep everywhere.
 Amount = Annotated[str, Meta(min_length=1, max_length=MAX_AMOUNT_LENGTH, pattern=_DECIMAL)]
 # Numbers of trading and of accounts: of JSON, or strings where they must stay exact in JavaScript too.
-Number = Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)] | Annotated[str, Meta(max_length=MAX_DIGITS, pattern=_DECIMAL)]
-SignedNumber = int | float | Annotated[str, Meta(max_length=MAX_DIGITS, pattern=_SIGNED_DECIMAL)]
+Number = Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)] | Annotated[str, Meta(max_length=MAX_NUMBER_LENGTH, pattern=_DECIMAL)]
+SignedNumber = int | float | Annotated[str, Meta(max_length=MAX_NUMBER_LENGTH, pattern=_SIGNED_DECIMAL)]
 
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 

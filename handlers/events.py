@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 
+from channels.validation import VALIDATION, Validation
 from handlers.refused_fields import RefusedFields, Search
+from handlers.shapes import check_source, facts_of
 from handlers.validation import described
 from hub.errors import BadRequest, InvalidEvent, TooLarge
 from hub.formats import RESERVED_TYPES
@@ -112,6 +114,7 @@ def accept(
     max_event_bytes: int,
     correlation_id: str,
     refused_fields: RefusedFields = NO_FIELDS,
+    validation: Validation = VALIDATION,
 ) -> list[NewEvent]:
     """Return checked events, ready to be appended.
 
@@ -121,6 +124,7 @@ def accept(
         max_event_bytes: How large the payload of one may be.
         correlation_id: Of the request.
         refused_fields: Names that no field of a payload may have.
+        validation: What channels ask of events.
 
     Raises:
         InvalidEvent: If one of them cannot be; of several, names every one.
@@ -135,7 +139,7 @@ def accept(
             raise TooLarge(f"data has {size} bytes, the limit is {max_event_bytes}", field=field)
     refused = refused_fields.are_in(*[event.data for event in given if not isinstance(event, InvalidEvent)])
     search = Search(refused_fields) if refused else None
-    checked = [attempt(lambda event: _accept(event, publisher, correlation_id, search), event) for event in given]
+    checked = [attempt(lambda event: _accept(event, publisher, correlation_id, search, validation), event) for event in given]
     faults = {index: event for index, event in enumerate(checked) if isinstance(event, InvalidEvent)}
     if faults:
         raise faults[0] if len(given) == 1 else _together(faults, len(given))
@@ -154,7 +158,7 @@ def _together(faults: Mapping[int, InvalidEvent], count: int) -> InvalidEvent:
     )
 
 
-def _accept(event: EventIn, publisher: Principal, correlation_id: str, search: Search | None) -> NewEvent:
+def _accept(event: EventIn, publisher: Principal, correlation_id: str, search: Search | None, validation: Validation) -> NewEvent:
     source = publisher.user if event.source is None else event.source
     if not is_topic(event.topic):
         raise _invalid("topic", f"segments of 1 to {MAX_TOPIC_LENGTH} characters in all, joined by dots", event.topic)
@@ -166,17 +170,23 @@ def _accept(event: EventIn, publisher: Principal, correlation_id: str, search: S
         raise _invalid("type", "a name that is none of the server's own messages", event.type)
     if not is_name(source):
         raise _invalid("source", "a name without spaces, commas and asterisks", source)
+    check_source(source)
     _check_audience(event.audience)
     _check_optional(event)
     _check_payload(event, search)
+    audience, key, high = tuple(dict.fromkeys(event.audience)), event.key, event.priority == HIGH
+    facts = facts_of(validation, event.topic, event.type, audience, event.data)
+    if facts is not None:
+        # The payload says what the event is about; whoever may hear all of a channel is in the audience of each of its events.
+        audience, key, high = (*audience, *facts.further_audience), facts.key, high or facts.high
     return NewEvent(
         event.topic,
         event.type,
-        tuple(dict.fromkeys(event.audience)),
+        audience,
         str(memoryview(event.data), "utf-8"),
         source=source,
-        key=event.key,
-        priority=HIGH if event.priority == HIGH else None,
+        key=key,
+        priority=HIGH if high else None,
         time=event.time,
         published=_identity(event, publisher, source),
         correlation_id=correlation_id,

@@ -12,6 +12,7 @@ from storage.positions import PositionCodec
 
 HIGH = "high"
 OWN_TOPICS = "tailcast."  # how the topics of the server's own entries begin, which nobody receives
+OWN_SOURCE = "tailcast"  # in whose name the server itself publishes, and what begins so up to a dot
 NO_TOKEN = 0  # of entries that no appender has made
 # What an entry holds in memory beyond its data: object, strings, id and the two encoded forms' headers, as measured with
 # tracemalloc. The window's bound in bytes counts this for every entry.
@@ -26,6 +27,11 @@ def ms_of(document: Mapping[str, Any]) -> int:
     """Return when it was appended, in milliseconds since 1970; 0 for a document that does not say so."""
     ms = document.get("ms")
     return ms if isinstance(ms, int) and 0 <= ms < MOST_MS else 0
+
+
+def is_own_source(source: str) -> bool:
+    """Tell whether this is a source of the server's own events: `tailcast`, or `tailcast.` and more."""
+    return source.partition(".")[0] == OWN_SOURCE
 
 
 class NewEvent:

@@ -15,10 +15,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 import demo
-from channels.demo import ENTITY, ORG, PUBLISHER, USER, events
+from channels.demo import ENTITY, FIRST_PRICES, ORG, OWNED, PUBLISHER, USER, events
 from storage.entries import NewEvent
 from storage.errors import Unavailable
+from storage.owned import Owned
 from tests.freezing import frozen
+from tests.handlers.assembly import Assembly, token
 from tests.handlers.clients import EventStream, event, get, publish
 from tests.server_process import ROOT, SECRET, ServerProcess, mongod_of
 from tests.waiting import wait_until
@@ -56,19 +58,46 @@ async def test_the_demo_shows_where_to_look(tmp_path: Path) -> None:
     directory = shown_path(tmp_path)
     async with ServerProcess(*arguments, environment={}) as process:
         port = await process.port()
-        assert f'curl -N -H "Authorization: Bearer $(cat {directory}/demo-user.token)" http://127.0.0.1:{port}/v1/stream' in process.output
+        assert (
+            f'curl -N -H "Authorization: Bearer $(cat {directory}/demo-user.token)" "http://127.0.0.1:{port}/v1/stream"' in process.output
+        )
         assert process.output.endswith(f"listening on http://127.0.0.1:{port}\n")
         user, publisher = ((tmp_path / f"demo-{name}.token").read_text() for name in ("user", "publisher"))
         for name in ("demo.secret", "demo-user.token", "demo-publisher.token"):
             assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
         async with EventStream(port, "?types=price:update,greeting", token=user) as stream:
             await stream.welcome()
-            assert (await stream.next_of("price:update")).json()["symbol"] == "AAPL"
+            assert (await stream.next_of("price:update")).json()["symbol"] in FIRST_PRICES
             assert (await publish(port, event("hello", type="greeting"), publisher)).status == 202
             assert (await stream.next_of("greeting")).json() == {"n": "hello"}
         async with frozen(mongod_of(tmp_path)):
             await process.logged("demo event not published")
             assert (await get(port, "/readyz")).error() == (503, "unavailable", None)
+
+
+async def test_the_demo_user_owns_what_the_samples_are_about(mongodb_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may open the streams of these resources; while MongoDB is away the feed waits with giving them to it."""
+    monkeypatch.setattr(demo, "PAUSE_SECONDS", 0)
+    here, asked = Assembly(mongodb_uri, database_name), []
+    await here.start()
+    give = here.services.state.ownership.set_owners
+
+    async def refusing(resource: str, owners: Sequence[str]) -> Owned:
+        asked.append(resource)
+        if len(asked) == 1:
+            raise Unavailable("MongoDB is away")
+        return await give(resource, owners)
+
+    monkeypatch.setattr(here.services.state.ownership, "set_owners", refusing)
+    async with EventStream(here.port, "?types=stream:updated", token=token(USER)) as stream:
+        feeding = asyncio.create_task(demo.run(here.services))
+        await stream.next_of("stream:updated")
+        feeding.cancel()
+        await asyncio.wait({feeding})
+    assert asked == [OWNED[0], *OWNED]
+    owned = await here.services.state.ownership.owners_of(OWNED)
+    assert {name: one.owners for name, one in owned.items()} == dict.fromkeys(OWNED, (f"user:{USER}",))
+    await here.stop()
 
 
 async def test_the_feed_goes_on_after_what_could_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +108,7 @@ async def test_the_feed_goes_on_after_what_could_not_be_written(monkeypatch: pyt
     await wait_until(lambda: len(appender.taken) >= 3, "three events were published")
     feeding.cancel()
     await asyncio.wait({feeding})
-    samples = [event.type for event in islice(events(), 6)]
+    samples = [event.type for event in islice(events(lambda: 0.0), 6)]
     assert [event.type for event in appender.taken[:3]] == samples[1::2]
 
 

@@ -180,7 +180,7 @@ async def test_two_servers_on_one_mongodb_are_one_system(running: tuple[ServerPr
             async with EventStream(port, token=USER, Last_Event_ID=received[0].id or "") as stream:
                 await stream.welcome()
                 # One server may have `live` between them: what the other took is behind its own head for a moment.
-                assert [(await stream.next_of("order:fill")).json()["n"] for _ in range(2)] == [1, 2]
+                assert [(await stream.next_of("order:placed")).json()["n"] for _ in range(2)] == [1, 2]
         async with RawWebSocket(first, token=USER) as opened:
             await opened.next("welcome")
             await opened.ask({"type": "subscribe", "topic": "**", "position": received[1].id}, "subscribed")

@@ -27,7 +27,7 @@ async ([host, token]) => {
 }
 """
 TALK = "([url, first]) => { talk(url, [], first) }"
-LISTEN = "(url) => { listen(url, ['order:fill']) }"
+LISTEN = "(url) => { listen(url, ['order:placed']) }"
 
 
 def host(server: Server) -> str:
@@ -87,7 +87,7 @@ async def test_a_resume_token_opens_a_stream_again(page: Page, server: Server) -
     missed = [event(n, topic=topic) for n, topic in enumerate(("resumed.sse", "resumed.other", "resumed.sse"))]
     assert (await publish(server.port, missed, PUBLISHER)).status == 202
     await page.run(LISTEN, f"{stream}?resume={welcome['resumeToken']}")
-    assert await page.has("order:fill", 2) == [{"n": 0}, {"n": 2}]
+    assert await page.has("order:placed", 2) == [{"n": 0}, {"n": 2}]
 
 
 async def test_a_resume_token_opens_a_websocket_again(page: Page, server: Server) -> None:

@@ -15,7 +15,7 @@ from tests.handlers.clients import EventStream, event, publish
 
 TRY_EVERYTHING = """
 async ([host, token]) => {
-  listen(`http://${host}/v1/stream?token=${token}`, ["order:fill"])
+  listen(`http://${host}/v1/stream?token=${token}`, ["order:placed"])
   talk(`ws://${host}/ws`, ["tailcast", `bearer.${token}`])
 }
 """
@@ -87,8 +87,8 @@ async def test_fetch_reads_a_stream_with_headers(page: Page, server: Server) -> 
     first, second = (receipt["id"] for receipt in answer.json()["events"])
     status, correlation_id, hidden, text = await page.run(READ_STREAM, [f"http://{host(server)}/v1/stream?topics=fetched", USER, first])
     assert (status, correlation_id, hidden) == (200, "from-a-page", None)
-    assert f'id: {second}\nevent: order:fill\ndata: {{"n": 2}}\n\n' in text
-    assert first not in text.partition("event: order:fill")[2]
+    assert f'id: {second}\nevent: order:placed\ndata: {{"n": 2}}\n\n' in text
+    assert first not in text.partition("event: order:placed")[2]
 
 
 async def test_fetch_publishes_and_reads_refusals(page: Page, server: Server) -> None:

@@ -17,7 +17,7 @@ from tests.waiting import wait_until
 
 CONNECTING, CLOSED = 0, 2  # readyState
 LISTEN = "([url, types]) => { listen(url, types) }"
-FILL = "order:fill"
+FILL = "order:placed"
 
 
 def stream(server: Server, query: str = "topics=orders.*") -> str:

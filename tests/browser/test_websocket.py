@@ -71,7 +71,7 @@ async def test_events_come_in_order_with_their_ids(page: Page, server: Server) -
     events = page.of("event")
     assert [one["id"] for one in events] == [receipt["id"] for answer in answers for receipt in answer.json()["events"]]
     assert [one["data"] for one in events] == [{"n": n} for n in range(52)]
-    assert {(one["topic"], one["event"]) for one in events} == {("orders.eu", "order:fill")}
+    assert {(one["topic"], one["event"]) for one in events} == {("orders.eu", "order:placed")}
 
 
 async def test_it_gets_what_it_missed_after_kill_9(page: Page, serve: Serve) -> None:

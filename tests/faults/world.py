@@ -75,7 +75,7 @@ class Publisher:
         self.acknowledged: list[int] = []
         self.refused = 0  # answers that said 503
         self._servers = servers
-        self._fixed: dict[str, Any] = {"topic": topic, "type": "order:fill", "audience": [audience]}
+        self._fixed: dict[str, Any] = {"topic": topic, "type": "order:placed", "audience": [audience]}
         self._padding = "x" * padding
         self._token = token("backend", roles=["publisher"])
 
@@ -151,7 +151,7 @@ class Subscriber:
             self.welcomes += 1
         elif event.type == "gap":
             self.gaps.append(event.json())
-        elif event.type == "order:fill":
+        elif event.type == "order:placed":
             self.numbers.append(json.loads(event.data)["n"])
 
 

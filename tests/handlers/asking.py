@@ -104,6 +104,6 @@ async def heard(stream: EventStream, until: str) -> list[str]:
     found: list[str] = []
     while not found or found[-1] != until:
         one = await stream.next()
-        if one.type == "order:fill":
+        if one.type == "order:placed":
             found.append(one.json()["n"])
     return found

@@ -129,7 +129,7 @@ async def publish(port: int, events: Any, token: str | None, **headers: str) -> 
 
 def event(number: object = 1, **fields: Any) -> dict[str, Any]:
     """Return an event to be published, to everybody unless told otherwise."""
-    return {"topic": "orders.eu", "type": "order:fill", "audience": ["public"], "data": {"n": number}, **fields}
+    return {"topic": "orders.eu", "type": "order:placed", "audience": ["public"], "data": {"n": number}, **fields}
 
 
 @dataclass

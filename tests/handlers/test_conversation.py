@@ -213,7 +213,7 @@ async def test_a_subscription_delivers(here: Assembly) -> None:
             "type": "event",
             "topic": "orders.eu",
             "id": id,
-            "event": "order:fill",
+            "event": "order:placed",
             "data": {"n": 1},
             "timestamp": "2026-01-31T12:00:00Z",
         }
@@ -251,7 +251,7 @@ async def test_an_ack_is_taken_without_an_answer(here: Assembly) -> None:
 async def test_filters_select(here: Assembly) -> None:
     """By type, source and bounds, as over SSE (T4)."""
     async with websocket(here.port, USER) as opened:
-        filters = {"types": ["order:fill"], "sources": [], "minAmount": 10}
+        filters = {"types": ["order:placed"], "sources": [], "minAmount": 10}
         await opened.ask({"type": "subscribe", "topic": "**", "filters": filters}, "subscribed")
         await published(here, *(event(data={"n": number, "amount": amount}) for number, amount in enumerate((5, 10, "11", None))))
         assert await events(opened, 2) == [1, 2]

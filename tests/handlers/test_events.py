@@ -16,7 +16,7 @@ from hub.principal import Principal
 from storage.entries import NewEvent
 
 PUBLISHER = Principal("p1", org="o1", roles=frozenset({"publisher"}))
-GOOD: dict[str, Any] = {"topic": "orders.eu", "type": "order:fill", "audience": ["public"], "data": {"n": 1}}
+GOOD: dict[str, Any] = {"topic": "orders.eu", "type": "order:placed", "audience": ["public"], "data": {"n": 1}}
 ABSENT = object()
 
 
@@ -48,7 +48,7 @@ def test_an_event_is_taken_with_all_its_fields() -> None:
         "ms": 0,
         "append": 0,
         "topic": "orders.eu",
-        "type": "order:fill",
+        "type": "order:placed",
         "audience": ("user:a", "user:b"),
         "data": '{"n": 1}',
         "source": "s",

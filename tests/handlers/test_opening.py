@@ -40,13 +40,13 @@ async def test_what_one_process_made_opens_on_the_other(assemble: Assemble, kind
 async def test_a_resumed_stream_misses_nothing(assemble: Assemble) -> None:
     """It selects as before, and begins where the token was made (S1)."""
     one, other = await assemble(), await assemble()
-    resume = await resume_token(one.port, MINE, "?topics=orders.*&types=order:fill")
+    resume = await resume_token(one.port, MINE, "?topics=orders.*&types=order:placed")
     await published(one, "public", "user:u1", "user:u2", "org:o1")
     await caught_up(other)
     async with EventStream(other.port, f"?resume={resume}") as stream:
         assert await heard(stream, "org:o1") == ["public", "user:u1", "org:o1"]
         (connection,) = other.hub.connections
-        assert connection.subscriptions() == {Subscription("orders.*", frozenset({"order:fill"}))}
+        assert connection.subscriptions() == {Subscription("orders.*", frozenset({"order:placed"}))}
 
 
 @pytest.mark.parametrize("where", ["lastEventId", "Last-Event-ID", "from"])

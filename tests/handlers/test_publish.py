@@ -31,7 +31,13 @@ async def test_one_event_is_answered_with_its_id(here: Assembly) -> None:
     response = await publish(here.port, event(), PUBLISHER)
     (entry,) = await entries(here)
     assert (response.status, response.json()) == (202, {"events": [{"id": entry.id, "duplicate": False}]})
-    assert (entry.topic, entry.type, entry.audience, entry.data, entry.source) == ("orders.eu", "order:fill", ("public",), '{"n": 1}', "p1")
+    assert (entry.topic, entry.type, entry.audience, entry.data, entry.source) == (
+        "orders.eu",
+        "order:placed",
+        ("public",),
+        '{"n": 1}',
+        "p1",
+    )
 
 
 async def test_an_array_is_answered_in_order(here: Assembly) -> None:
@@ -75,7 +81,7 @@ async def test_line_ends_in_data_cannot_forge_an_event(here: Assembly) -> None:
         await stream.welcome()
         assert (await publish(here.port, body, PUBLISHER)).status == 202
         received = await stream.next()
-        assert (received.type, received.json()) == ("order:fill", {"n": "id: 5", "m": 2})
+        assert (received.type, received.json()) == ("order:placed", {"n": "id: 5", "m": 2})
 
 
 @pytest.mark.parametrize("roles", [["publisher"], ["admin"], ["user", "publisher"]])

@@ -23,7 +23,7 @@ SECONDS = 100.0
 RICH = frozenset(
     {
         make_subscription(
-            "orders.*", ["order:fill"], ["s1"], {"minAmount": "10.5", "maxAmount": 1 << 70}, ["stream/1"], ["k1", "a key, of any text"]
+            "orders.*", ["order:placed"], ["s1"], {"minAmount": "10.5", "maxAmount": 1 << 70}, ["stream/1"], ["k1", "a key, of any text"]
         ),
         make_subscription("ä.**", [], [], {}),
     }

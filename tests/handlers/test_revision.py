@@ -77,7 +77,7 @@ async def test_what_was_taken_unseen_is_not_heard_of_afterwards(here: Assembly, 
         assert connection.owned == {R1}
         assert connection.state is Standing.ATTACHED
         ids = await published(here, R1)
-        assert (await stream.next_of("order:fill")).id == ids[0]
+        assert (await stream.next_of("order:placed")).id == ids[0]
 
 
 async def test_a_connection_that_hears_of_no_resource_is_left_alone(here: Assembly, faulty: FaultyDatabase) -> None:

@@ -91,7 +91,7 @@ async def test_a_running_replay_ends(assemble: Assemble, kind: str, id: str) -> 
         stream.reader._transport.resume_reading()  # type: ignore[attr-defined]
         got = 0
         while (found := await stream.next()).type != "closing":
-            got += found.type == "order:fill"
+            got += found.type == "order:placed"
         assert found.json()["code"] == 4401
         assert 0 < got < count
         assert await stream.ends()

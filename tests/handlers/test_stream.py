@@ -76,7 +76,7 @@ async def test_an_event_has_its_type_id_and_data(here: Assembly) -> None:
     async with EventStream(here.port, token=USER) as stream:
         await stream.welcome()
         (id,) = await published(here, event(7))
-        assert await stream.next() == SseEvent("order:fill", '{"n": 7}', id)
+        assert await stream.next() == SseEvent("order:placed", '{"n": 7}', id)
 
 
 async def test_an_http_1_0_client_gets_the_stream_without_chunks(here: Assembly) -> None:
@@ -303,7 +303,7 @@ async def test_a_long_replay_arrives_whole_and_in_order(here: Assembly) -> None:
         seen: list[int] = []
         while len(seen) < size + 5:
             one = await stream.next()
-            if one.type == "order:fill":
+            if one.type == "order:placed":
                 seen.append(one.json()["n"])
         assert seen == list(range(size + 5))
 

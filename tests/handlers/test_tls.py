@@ -358,7 +358,7 @@ async def published(port: int, count: int, size: int) -> None:
 
 async def numbers(stream: EventStream, count: int) -> list[int]:
     """Return the numbers of the next events that were published."""
-    return [(await stream.next_of("order:fill")).json()["n"] for _ in range(count)]
+    return [(await stream.next_of("order:placed")).json()["n"] for _ in range(count)]
 
 
 async def test_requests_are_answered(secure: Assembly) -> None:

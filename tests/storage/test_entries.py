@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from storage.entries import ENTRY_OVERHEAD_BYTES, Entry, NewEvent, Receipt, ms_of
+from storage.entries import ENTRY_OVERHEAD_BYTES, Entry, NewEvent, Receipt, is_own_source, ms_of
 from storage.positions import PositionCodec
 
 CODEC = PositionCodec(b"\x01\x02\x03\x04", bytes(16))
@@ -139,3 +139,9 @@ def test_a_time_that_is_none_counts_as_the_beginning(ms: object, taken: int) -> 
     """The same whoever reads it, so that its id is always the same."""
     assert ms_of({"ms": ms}) == taken
     assert ms_of({}) == 0
+
+
+@pytest.mark.parametrize(("source", "own"), [("tailcast", True), ("tailcast.portfolio", True), ("tailcasting", False), ("shop", False)])
+def test_the_servers_own_sources_are_told_from_others(source: str, own: bool) -> None:
+    """A name that only begins alike is anybody's."""
+    assert is_own_source(source) is own
