@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from channels.families import CATALOGUE
 from handlers.authentication import Authenticator
 from handlers.belongings import Belonging
 from handlers.credentials import TokenVerifier
@@ -29,9 +30,12 @@ from settings import Settings, algorithms_and_keys
 from storage.appender import Appender
 from storage.follower import Follower
 from storage.log import Log
+from storage.recent import RecentEvents, recent_index
 from storage.state import State
 
 logger = logging.getLogger("tailcast.server")
+
+LOG_INDEXES = (recent_index(CATALOGUE.recent_types),)  # of a log that channels are shown from
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Cloc
         authenticator=authenticator,
         belonging=belonging,
         state=state,
+        recent=RecentEvents(log, CATALOGUE.recent_types),
         poller=Poller(asyncio.get_running_loop()),
         limits=make_limits(settings),
         rates=RateLimits(make_rates(settings), Refusals(asyncio.get_running_loop().call_later), clock.monotonic),

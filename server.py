@@ -21,7 +21,7 @@ from tornado.netutil import bind_sockets
 
 import demo
 import logs
-from assembly import assemble
+from assembly import LOG_INDEXES, assemble
 from handlers.application import RESERVED_FILES, http_server
 from handlers.certificates import CertificateError, make_context
 from handlers.services import Services
@@ -132,6 +132,7 @@ class Server:
             clock=time.time,
             size_bytes=settings.log_bytes,
             max_documents=settings.log_documents,
+            indexes=LOG_INDEXES,
         )
         state = self._state = State(self._database, clock=time.time)
         key = await self._first_contact(log, state)

@@ -75,6 +75,11 @@ class Catalogue:
         """Tell whether a channel claims a topic, so that only declared types may be published under it."""
         return any(topic_matches(claim, topic) for claim in self.claims)
 
+    @property
+    def recent_types(self) -> frozenset[str]:
+        """Names of the types of which a new client may get the last events."""
+        return frozenset(name for channel in self if channel.recent for name in channel.types)
+
     def further_audience(self, type: str) -> tuple[str, ...]:
         """Return for whom events of a type are beyond the audience that they are published for: who may have all of a channel."""
         return self._all_of.get(type, ())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
+from channels.families import CATALOGUE, Catalogue
 from handlers.base import Handler
+from handlers.channels import door
 from handlers.health import Alive, Ready
 from handlers.payments import PaymentStep, PaymentStream, PaymentStreams
 from handlers.publish import Publish
@@ -16,7 +18,7 @@ from handlers.stream import Stream
 from handlers.tickets import TicketIssue
 from handlers.websocket import WebSocket
 
-ROUTES: list[tuple[str, type[Handler]]] = [
+FIXED: list[tuple[str, type[Handler]]] = [
     (r"/v1/events", Publish),
     (r"/v1/stream", Stream),
     (r"/ws", WebSocket),
@@ -32,6 +34,14 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/healthz", Alive),
     (r"/readyz", Ready),
 ]
+
+
+def routes(catalogue: Catalogue) -> list[tuple[str, type[Handler]]]:
+    """Return all routes, with one for each channel that has a path of its own."""
+    return FIXED + [(one.path, door(one, catalogue)) for one in catalogue if one.path is not None and not one.own_handler]
+
+
+ROUTES = routes(CATALOGUE)
 
 
 def template(pattern: str) -> str:

@@ -13,6 +13,7 @@ from typing import Protocol
 from handlers.addresses import Network
 from handlers.authentication import Authenticator
 from handlers.belongings import Belonging
+from handlers.client_ids import ClientIds
 from handlers.rates import RateLimits
 from handlers.refusals import CONNECTIONS, ORG_CONNECTIONS
 from handlers.refused_fields import RefusedFields
@@ -21,6 +22,7 @@ from hub.errors import NotReady, TooMany
 from hub.hub import Hub
 from hub.principal import Principal
 from storage.appender import Appender
+from storage.recent import RecentEvents
 from storage.state import State
 
 FULL_SECONDS = 5  # said to whom a server that is full or stopping refuses
@@ -60,6 +62,7 @@ class Services:
     authenticator: Authenticator
     belonging: Belonging
     state: State
+    recent: RecentEvents
     poller: Poller
     limits: Limits
     rates: RateLimits
@@ -71,6 +74,7 @@ class Services:
     waiting: set[Waiting] = field(default_factory=set)  # WebSockets that have not sent their credential yet
     time: Callable[[], float] = time.time
     make_id: Callable[[], str] = field(default_factory=lambda: _ids())
+    client_ids: ClientIds = field(default_factory=lambda: ClientIds(time.time))
     jitter_ms: Callable[[], int] = field(default=lambda: 1000 + random.randrange(4000))
 
     def require_room(self, principal: Principal | None, address: str, correlation_id: str) -> None:

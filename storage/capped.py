@@ -16,6 +16,8 @@ OLDEST_MONGODB = 6  # the first that can resize a capped log while it is used, a
 CAPPED_GRANULARITY_BYTES = 256  # MongoDB rounds a capped collection's size up to a multiple of this
 UNLIMITED_DOCUMENTS = (1 << 31) - 1  # what MongoDB makes of a limit that is taken away again
 EPOCHS = "log_epochs"
+PUBLISHED = {"key": {"published": 1}, "name": "published", "unique": True, "sparse": True}
+OPTIONAL = "recent_"  # how the names of indexes begin that are made and dropped here; those of operators stay
 FIRST_ENTRY = {
     "_id": 1,
     "topic": "tailcast.log",
@@ -38,14 +40,26 @@ class CappedCollection:
         size_bytes: How much it holds before the oldest entries leave it.
         max_documents: How many entries it holds at the most; 0 means that only bytes count.
         now_ms: Returns the time in milliseconds since 1970.
+        indexes: What it has beside those that it needs itself. One that a process made before, and none needs any more, is dropped: it
+            would cost every append.
     """
 
-    def __init__(self, database: Database, *, name: str, size_bytes: int, max_documents: int, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        name: str,
+        size_bytes: int,
+        max_documents: int,
+        now_ms: Callable[[], int],
+        indexes: Sequence[Document] = (),
+    ) -> None:
         self.database = database
         self.name = name
         self._size_bytes = -(-size_bytes // CAPPED_GRANULARITY_BYTES) * CAPPED_GRANULARITY_BYTES
         self._max_documents = max_documents
         self._now_ms = now_ms
+        self._indexes = [PUBLISHED, *indexes]
 
     async def open(self) -> bytes:
         """Make the collection if there is none, size it, and return its UUID. It is then ready to be appended to and tailed.
@@ -96,12 +110,20 @@ class CappedCollection:
                 raise
 
     async def _ensure_contents(self, uuid: bytes) -> None:
-        """Give it its index, and a first entry: a tailable cursor on an empty collection is dead at once."""
-        index = {"key": {"published": 1}, "name": "published", "unique": True, "sparse": True}
-        await self.database.command({"createIndexes": self.name, "indexes": [index], "writeConcern": DURABLE})
+        """Give it its indexes, and a first entry: a tailable cursor on an empty collection is dead at once."""
+        await self.database.command({"createIndexes": self.name, "indexes": self._indexes, "writeConcern": DURABLE})
+        await self._drop_others()
         reply = await self.database.command({"find": self.name, "limit": 1, "projection": {"_id": 1}})
         if not reply["cursor"]["firstBatch"]:
             await self.insert([{**FIRST_ENTRY, "ms": self._now_ms()}], uuid)
+
+    async def _drop_others(self) -> None:
+        """Drop the indexes of last events that were made for other types than those there are now."""
+        reply = await self.database.command({"listIndexes": self.name})
+        wanted = {index["name"] for index in self._indexes}
+        for index in reply["cursor"]["firstBatch"]:
+            if index["name"].startswith(OPTIONAL) and index["name"] not in wanted:
+                await self.database.command({"dropIndexes": self.name, "index": index["name"], "writeConcern": DURABLE})
 
     async def _resize(self, options: Document) -> None:
         """Bring an existing log to the size that is asked for; growing and shrinking keep the newest entries."""

@@ -33,6 +33,7 @@ class Log:
         size_bytes: How much the log holds before the oldest entries leave it.
         max_documents: How many entries it holds at the most; 0 means that only bytes count.
         clock: Returns the time in seconds since 1970.
+        indexes: What it has beside its own; see recent.py.
     """
 
     def __init__(
@@ -43,11 +44,14 @@ class Log:
         name: str = "log",
         size_bytes: int = 1 << 30,
         max_documents: int = 0,
+        indexes: Sequence[Document] = (),
     ) -> None:
         self.database = database
         self.name = name
         self._clock = clock
-        self.collection = CappedCollection(database, name=name, size_bytes=size_bytes, max_documents=max_documents, now_ms=self.now_ms)
+        self.collection = CappedCollection(
+            database, name=name, size_bytes=size_bytes, max_documents=max_documents, now_ms=self.now_ms, indexes=indexes
+        )
         self.uuid: bytes | None = None  # of the collection; None until open() was through once
         self._codec: PositionCodec | None = None  # of the collection with that UUID
         self._inserting: dict[int, asyncio.Event] = {}  # append tokens of inserts without an answer yet

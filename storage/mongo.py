@@ -27,6 +27,7 @@ from storage.errors import CommandFailed, Unavailable
 # Errors with these codes mean "not now": elections, shutdowns, time limits (MongoDB's error_codes.yml).
 _TRANSIENT_CODES = frozenset({6, 7, 50, 64, 89, 91, 133, 189, 202, 262, 317, 384, 9001, 10058, 10107, 11600, 11602, 13435, 13436})
 # NamespaceNotFound and the ways in which a cursor can be gone are told apart by their code.
+BAD_VALUE = 2
 NAMESPACE_NOT_FOUND = 26
 NAMESPACE_EXISTS = 48
 DUPLICATE_KEY = 11000

@@ -11,7 +11,7 @@ import jwt
 from tornado.netutil import bind_sockets
 
 import server
-from assembly import assemble
+from assembly import LOG_INDEXES, assemble
 from handlers.application import http_server
 from settings import UNLIMITED, Settings
 from storage.log import Log
@@ -52,7 +52,7 @@ class Assembly:
         self.settings = Settings(jwt_secret=SECRET, jwt_algorithms=("HS256",), port=0, **{**UNHURRIED, **settings})
         self.clock = Clock()
         self.database = Database(uri, database, answer_seconds=answer_seconds)
-        self.log = Log(self.database, clock=time.time, size_bytes=self.settings.log_bytes)
+        self.log = Log(self.database, clock=time.time, size_bytes=self.settings.log_bytes, indexes=LOG_INDEXES)
         self.state = State(self.database, clock=time.time)
         self.tasks: list[asyncio.Task[None]] = []
         self.port = 0  # where it listens, once started

@@ -149,13 +149,15 @@ class SseEvent:
 class EventStream(Wire):
     """One SSE connection, used as a context; whatever the answer is, `head` has it."""
 
-    def __init__(self, port: int, query: str = "", *, token: str | None = None, version: str = "1.1", **headers: str) -> None:
+    def __init__(
+        self, port: int, query: str = "", *, token: str | None = None, version: str = "1.1", path: str = "/v1/stream", **headers: str
+    ) -> None:
         super().__init__(port)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         every = {"Host": f"127.0.0.1:{port}", "Accept": "text/event-stream", **named}
         if token is not None:
             every["Authorization"] = f"Bearer {token}"
-        self._request = request_bytes("GET", f"/v1/stream{query}", every, version=version)
+        self._request = request_bytes("GET", f"{path}{query}", every, version=version)
         self.comments: list[str] = []
         self._text = ""
 

@@ -1,8 +1,8 @@
 """Who may do what: every route, method and WebSocket message, for every kind of credential, in whichever form it is shown. Tables only.
 
 Those who come are `none`, without any credential; `malformed`, `expired`, `wrong-key` and `wrong-audience`, whose credential does not hold;
-and those whose does: `other-tenant`, u7 of organisation o2; `agent`, who has the roles publisher and admin too; `user`, u1 of organisation
-o1, who owns the resource stream/1; `publisher` and `admin`.
+and those whose does: `other-tenant`, u7 of organisation o2 and entity e2; `agent`, who has the roles publisher and admin too, of o1 and e1;
+`user`, u1 of o1 and e1, who owns the resources stream/1 and strategy/1; `publisher` and `admin`, who are of no entity.
 """
 
 from __future__ import annotations
@@ -29,6 +29,14 @@ route                        method  none  malformed  expired  wrong-key  wrong-
 /streams                     POST    401   401        401      401        401             403           403    201   201        201
 /streams/<id>                GET     401   401        401      401        401             403           403    200   200        200
 /streams/<id>/<step>         POST    401   401        401      401        401             403           403    200   200        200
+/api/stream/orders           GET     401   401        401      401        401             200           200    200   200        200
+/api/stream/positions        GET     401   401        401      401        401             200           200    200   200        200
+/api/stream/prices           GET     200   401        401      401        401             200           200    200   200        200
+/api/stream/trading          GET     401   401        401      401        401             200           200    200   200        200
+/api/stream/ai-decisions     GET     401   401        401      401        401             200           200    200   200        200
+/api/stream/strategies/<id>  GET     401   401        401      401        401             403           403    200   403        200
+/api/stream/alerts           GET     401   401        401      401        401             200           200    200   200        200
+/events                      GET     401   401        401      401        401             200           200    200   403        403
 /healthz                     GET     200   200        200      200        200             200           200    200   200        200
 /readyz                      GET     200   200        200      200        200             200           200    200   200        200
 """

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 from tornado.web import RequestHandler
 
+from handlers.channels import ChannelStream
 from handlers.credentials import claims_of
 from handlers.messages import CLIENT_MESSAGES
 from handlers.resumption import Sealer
@@ -19,6 +20,7 @@ from hub.connection import Connection
 from hub.errors import CLOSE_CODES
 from hub.formats import SSE
 from hub.principal import Principal
+from hub.subscriptions import Subscription
 from settings import UNLIMITED
 from storage.handed_out import new_secret
 from tests.handlers import matrix
@@ -30,12 +32,13 @@ from tests.handlers.matrix import BAD, EVERYBODY, GOOD, rows
 from tests.hub.fakes import ManualClock, RecordingSink
 
 CLAIMS: dict[str, dict[str, Any]] = {
-    "other-tenant": {"user": "u7", "org": "o2"},
-    "agent": {"user": "a1", "org": "o1", "roles": ["agent", "publisher", "admin"]},
-    "user": {"user": "u1", "org": "o1", "roles": ["user"]},
+    "other-tenant": {"user": "u7", "org": "o2", "entity": "e2"},
+    "agent": {"user": "a1", "org": "o1", "entity": "e1", "roles": ["agent", "publisher", "admin"]},
+    "user": {"user": "u1", "org": "o1", "entity": "e1", "roles": ["user"]},
     "publisher": {"user": "p1", "org": "o1", "roles": ["publisher"]},
     "admin": {"user": "root", "roles": ["admin"]},
 }
+STREAMS = {template(pattern): handler for pattern, handler in ROUTES if handler.OPENS_STREAM}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 FORMS = {row["form"]: row for row in rows(matrix.FORMS)}
 PATHS = {
@@ -45,6 +48,12 @@ PATHS = {
     ("/v1/resources/<kind>/<id>", "DELETE"): "/v1/resources/stream/2",
     ("/streams/<id>", "GET"): "/streams/s1",
     ("/streams/<id>/<step>", "POST"): "/streams/s1/top-up",
+    ("/api/stream/strategies/<id>", "GET"): "/api/stream/strategies/1",
+}
+LIMITS = {  # the audiences that channels are limited to
+    "/api/stream/prices": "public",
+    "/api/stream/strategies/<id>": "resource:strategy/1",
+    "/events": "entity:{principal.entity}",
 }
 BODIES: dict[tuple[str, str], Any] = {
     ("/v1/events", "POST"): event(),
@@ -71,6 +80,7 @@ async def unlimited(assemble: Assemble) -> Assembly:
     await own(here.port, "stream/9", "user:u9")
     made = await ask(here.port, "POST", "/streams", new_stream("u1", "u9", id="s1"), token=token_of("publisher"))
     assert made.status == 201
+    await own(here.port, "strategy/1", "user:u1")
     return here
 
 
@@ -89,8 +99,8 @@ def token_of(who: str) -> str:
     return "x" if who == "malformed" else token(**CLAIMS["admin"], **spoiled[who])
 
 
-async def secret_of(here: Assembly, form: str, who: str) -> str:
-    """Return what somebody shows in this form."""
+async def secret_of(here: Assembly, form: str, who: str, route: str = "/v1/stream") -> str:
+    """Return what somebody shows in this form, on this route."""
     if who == "none":
         return ""
     if form in ("header", "query", "subprotocol"):
@@ -99,7 +109,7 @@ async def secret_of(here: Assembly, form: str, who: str) -> str:
         return "x"
     principal = here.services.authenticator.of_token(token_of(who if who in GOOD else "admin"))
     if form == "resume":
-        return await sealed(here, principal, who)
+        return await sealed(here, principal, who, route)
     if who == "wrong-key":
         return new_secret()
     seconds = 0.001 if who == "expired" else 60
@@ -109,11 +119,17 @@ async def secret_of(here: Assembly, form: str, who: str) -> str:
     return (await here.state.sessions.create(claims, seconds)).secret
 
 
-async def sealed(here: Assembly, principal: Principal, who: str) -> str:
-    """Return a resume token of a connection that had no subscriptions and stood at the head."""
+async def sealed(here: Assembly, principal: Principal, who: str, route: str) -> str:
+    """Return a resume token of a connection of this route that stood at the head, on `/v1/stream` and `/ws` without subscriptions."""
     key = os.urandom(32) if who == "wrong-key" else await here.state.open()
     sealer = Sealer(key, seconds=-1 if who == "expired" else 60, time=time.time)
     connection = Connection("c1", principal, SSE, RecordingSink(SSE, ManualClock()), here.hub)
+    handler = STREAMS.get(route)
+    if handler is not None and issubclass(handler, ChannelStream):
+        limits = LIMITS.get(route, "").format(principal=principal)
+        subscription = Subscription(audiences=frozenset({limits} if limits else ()))
+        connection.terms = handler.CHANNEL.terms
+        connection.interest = here.hub.router.intern(principal.audiences, frozenset({subscription}), SSE)
     found = sealer.seal(connection, here.hub.id_of(here.hub.head))
     assert found is not None
     return found
@@ -137,7 +153,7 @@ def shown(here: Assembly, form: str, secret: str) -> tuple[str, dict[str, str]]:
 
 async def answered(here: Assembly, route: str, method: str, form: str, who: str) -> Response:
     """Return the head of what a route answers."""
-    query, headers = shown(here, form, await secret_of(here, form, who))
+    query, headers = shown(here, form, await secret_of(here, form, who, route))
     if route == "/ws":
         async with RawWebSocket(here.port, f"?{query}", headers=headers) as opened:
             return opened.head
@@ -145,14 +161,15 @@ async def answered(here: Assembly, route: str, method: str, form: str, who: str)
     if route == "/v1/sessions/<id>":
         path = f"/v1/sessions/{(await session(here.port, 'victim')).id}"
     target = path + ("&" if "?" in path else "?") + query
-    if route == "/v1/stream":
-        async with EventStream(here.port, f"?{query}", **{name.replace("-", "_"): text for name, text in headers.items()}) as stream:
+    named = {name.replace("-", "_"): text for name, text in headers.items()}
+    if route in STREAMS:
+        async with EventStream(here.port, f"?{query}", path=path, **named) as stream:
             stream.head.body = (
                 b"" if stream.head.status == 200 else await stream.reader.readexactly(int(stream.head.headers["content-length"]))
             )
             return stream.head
     value = BODIES.get((route, method))
-    return await ask(here.port, method, target, value, **{name.replace("-", "_"): text for name, text in headers.items()})
+    return await ask(here.port, method, target, value, **named)
 
 
 def said(response: Response) -> str:
@@ -163,7 +180,7 @@ def said(response: Response) -> str:
 def expected(row: Mapping[str, str], form: str, who: str) -> str:
     """Return what the tables say."""
     good_for = FORMS[form]["good-for"]
-    counts = good_for == "everything" or row["route"] == "/ws" or (good_for == "streams" and row["route"] == "/v1/stream")
+    counts = good_for == "everything" or row["route"] == "/ws" or (good_for == "streams" and row["route"] in STREAMS)
     if not counts:
         who = "none"
     status = row[who]
