@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,12 @@ from handlers.revision import Revision
 from handlers.roll import RollCall
 from handlers.services import Limits, Services
 from handlers.sockets import Poller
+from hub.folding import Folding
+from hub.folds import Folds, Snapshot
 from hub.hub import Hub
 from hub.keeper import Clock
+from hub.overlay import Overlay
+from hub.snapshots import Snapshots
 from settings import Settings, algorithms_and_keys
 from storage.appender import Appender
 from storage.follower import Follower
@@ -47,6 +51,7 @@ class Parts:
     revision: Revision
     roll: RollCall
     outbox: Outbox
+    folding: Folding
 
     def work(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Return what must run as long as the server does, by name."""
@@ -59,12 +64,15 @@ class Parts:
             "revision of rights": self.revision.run(),
             "roll": self.roll.run(),
             "outbox": self.outbox.run(),
+            "folding": self.folding.run(),
         }
         published = services.authenticator.verifier.published
         return work if published is None else {**work, "published keys": published.run()}
 
 
-def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Clock, most_connections: int) -> Parts:
+def assemble(
+    settings: Settings, log: Log, state: State, key: bytes, clock: Clock, most_connections: int, snapshots: Iterable[Snapshot] = ()
+) -> Parts:
     """Return the parts of a server.
 
     Args:
@@ -74,7 +82,9 @@ def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Cloc
         key: What resume tokens are sealed with.
         clock: Time, for the hub.
         most_connections: How many the limit of open files allows.
+        snapshots: What is folded.
     """
+    overlay = Overlay(Folds(snapshots))
     sealer = Sealer(key, seconds=settings.resume_seconds, time=clock.time)
     hub = Hub(
         log,
@@ -87,6 +97,7 @@ def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Cloc
         connections_per_user=settings.connections_per_user,
         connections_per_org=settings.connections_per_org,
         seal=sealer.seal,
+        overlay=overlay,
     )
     authenticator = Authenticator(
         verifier=make_verifier(settings),
@@ -103,6 +114,7 @@ def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Cloc
         belonging=belonging,
         state=state,
         recent=RecentEvents(log, CATALOGUE.recent_types),
+        snapshots=Snapshots(hub, overlay, state.snapshots, log, clock.time),
         poller=Poller(asyncio.get_running_loop()),
         limits=make_limits(settings),
         rates=RateLimits(make_rates(settings), Refusals(asyncio.get_running_loop().call_later), clock.monotonic),
@@ -112,7 +124,12 @@ def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Cloc
         trusted_proxies=settings.trusted_proxies,
     )
     return Parts(
-        services, Follower(log, hub), Revision(hub, state, belonging), RollCall(state.roll, hub.rights.roll, clock), Outbox(services)
+        services,
+        Follower(log, hub),
+        Revision(hub, state, belonging),
+        RollCall(state.roll, hub.rights.roll, clock),
+        Outbox(services),
+        Folding(overlay, log, state.snapshots, state.folding),
     )
 
 

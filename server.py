@@ -227,6 +227,7 @@ class Server:
             services.poller.close()
             services.rates.refusals.close()
             await services.hub.catch_up.pages.close()
+            await services.snapshots.close()
         # The parts end, each awaited; then MongoDB, which they used.
         for task in self._tasks:
             task.cancel()

@@ -21,6 +21,7 @@ from handlers.sockets import Poller
 from hub.errors import NotReady, TooMany
 from hub.hub import Hub
 from hub.principal import Principal
+from hub.snapshots import Snapshots
 from storage.appender import Appender
 from storage.recent import RecentEvents
 from storage.state import State
@@ -63,6 +64,7 @@ class Services:
     belonging: Belonging
     state: State
     recent: RecentEvents
+    snapshots: Snapshots
     poller: Poller
     limits: Limits
     rates: RateLimits

@@ -2,5 +2,5 @@
 
 Order of the files, each importing only earlier ones: errors, principal, subscriptions, frames, formats, interest, terms, connection,
 revocations, ownership, control, census, elsewhere, roll, rights, router, window, turns, pages, starting, catchup, fanout, keeper, hearing,
-hub. No sockets, no Tornado, no MongoDB: the hub is given a log, a clock and sinks.
+folds, overlay, folding, snapshots, hub. No sockets, no Tornado, no MongoDB: the hub is given a log, a clock and sinks.
 """

@@ -27,6 +27,7 @@ SERVER_MESSAGES = (
     "unsubscribed",
     "gap",
     "live",
+    "snapshot",
     "position",
     "expiring",
     "closing",

@@ -14,9 +14,11 @@ from hub.catchup import EVICTED, CatchUp
 from hub.connection import OUTBOX_BYTES, Connection, Start, State
 from hub.errors import POLICY, RESTART, STALE
 from hub.fanout import FanOut
+from hub.folds import Folds
 from hub.formats import rfc3339_of
 from hub.hearing import Hearing
 from hub.keeper import Clock, Keeper
+from hub.overlay import Overlay
 from hub.rights import Rights
 from hub.router import Router
 from hub.starting import HubLog, locate
@@ -45,6 +47,7 @@ class Hub:
         connections_per_user: How many of them one user may have; one more closes the oldest. 0: any number.
         connections_per_org: How many of them one organisation may have; one more is refused. 0: any number.
         seal: Makes the resume token of a connection at a place, given as an id; None: there are none.
+        overlay: Takes what the log says of state; None: there is no state.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Hub:
         connections_per_user: int = 0,
         connections_per_org: int = 0,
         seal: Callable[[Connection, str], str | None] = lambda connection, position: None,
+        overlay: Overlay | None = None,
     ) -> None:
         self._log = log
         self._clock = clock
@@ -69,6 +73,7 @@ class Hub:
         self.head = Position(0, 0)  # of the log, as far as this process has seen it
         self.connections: dict[Connection, None] = {}
         self._ahead: list[Connection] = []  # those that wait for the head to move
+        self.overlay = Overlay(Folds()) if overlay is None else overlay
         self.router = Router()
         self.rights = Rights(self, clock.time, connections_per_user=connections_per_user, connections_per_org=connections_per_org)
         self.window = Window(window_bytes)
@@ -100,6 +105,7 @@ class Hub:
         """Begin at the head of the log."""
         self._codec = self._log.codec
         self.head = head
+        self.overlay.start(self._codec.epoch, head.seq)
 
     def receive(self, entries: list[Entry]) -> float:
         """Push new entries to everybody at the head, in pieces of one chunk.
@@ -117,6 +123,7 @@ class Hub:
         if not all(entry.audience for entry in entries):
             self.rights.heed(entry for entry in entries if not entry.audience)
         self.window.append(entries)
+        self.overlay.receive(entries)
         for piece in self.fan_out.pieces(entries):
             blocked = self.fan_out.push(piece)
             self.head = Position(piece[-1].seq, piece[-1].ms)
@@ -135,6 +142,7 @@ class Hub:
         before = Position(first.seq - 1, first.ms)
         lost_from = self._encode(*self.head)
         self.window.clear()
+        self.overlay.lose(before.seq)
         self.rights.lose()
         self.head = before
         for connection in [one for one in self.connections if one.state is State.ATTACHED]:
@@ -146,6 +154,7 @@ class Hub:
         self._codec = self._log.codec
         self.head = Position(0, 0)
         self.window.clear()
+        self.overlay.start(self._codec.epoch, 0)
         self.catch_up.clear()
         self.rights.lose()
         self._ahead = []

@@ -1,8 +1,7 @@
 """State that is folded from the log: the newest event of each key, as ordinary documents. What is folded is not known here.
 
 Any number of processes may write the same items, in any order and more than once: of two events of a key the newer one stays, whoever
-writes last. So writing needs no transaction, and a process that dies between items and progress has done no harm. The lease is there only
-so that not all of them do the same work.
+writes last. So writing needs no transaction, and a process that dies between items and progress has done no harm.
 
 Logs are counted, since a log that was made anew begins again at number 1: whatever is of an earlier log is older than anything of this one.
 """
@@ -20,8 +19,7 @@ from storage.items import Item, group_of, item_id
 from storage.mongo import DURABLE, Database, Document
 
 ITEMS, PROGRESS = "snapshots", "snapshot_progress"
-LOG, LEASE = "/log", "/lease"  # documents beside the progress of snapshots, whose names hold no slash
-LEASE_SECONDS = 5  # without a sign of life, until another process does the work
+LOG = "/log"  # the document beside the progress of snapshots, whose names hold no slash
 TOMBSTONE_SECONDS = 86_400  # how long it is known that a key is gone: nobody folds what is older than that by so much later
 WRITES = 1000  # in one command
 WRITE_BYTES = 8 << 20  # in one command: MongoDB takes 48 MB
@@ -66,15 +64,13 @@ class SnapshotStore:
 
     Args:
         database: Where it is.
-        process: A name that no other process has.
         clock: Returns the time in seconds since 1970.
     """
 
-    def __init__(self, database: Database, *, process: str, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, *, clock: Callable[[], float]) -> None:
         self._database = database
         self._items = Documents(database, ITEMS)
         self._progress = Documents(database, PROGRESS)
-        self._process = process
         self._clock = clock
         self._readings: Batcher[Wanted, Reading] = Batcher(self._load, name="snapshots")
 
@@ -90,35 +86,6 @@ class SnapshotStore:
     async def close(self) -> None:
         """Refuse whoever waits for an answer, and leave no task behind; idempotent."""
         await self._readings.close()
-
-    # Whose work it is
-
-    async def hold(self) -> bool:
-        """Take or renew the lease, and return whether this process has it. It is lost when it was not renewed for `LEASE_SECONDS`.
-
-        The clock is MongoDB's, so the machines' own do not matter.
-
-        Raises:
-            Unavailable: If MongoDB is away: whether this process has it is unknown.
-        """
-        mine = {"$literal": self._process}
-        is_free = {"$lte": [{"$ifNull": ["$until", "$$NOW"]}, "$$NOW"]}
-        is_mine = {"$eq": ["$holder", mine]}
-        update = [
-            {"$set": {"holder": {"$cond": [is_free, mine, "$holder"]}}},
-            {"$set": {"until": {"$cond": [is_mine, {"$add": ["$$NOW", LEASE_SECONDS * 1000]}, "$until"]}}},
-        ]
-        document = await self._progress.upsert(LEASE, update)
-        return document is not None and document["holder"] == self._process
-
-    async def release(self) -> None:
-        """Let another process have the lease at once; nothing happens if this one has not got it.
-
-        Raises:
-            Unavailable: If MongoDB is away: the lease then ends by itself.
-        """
-        query = {"_id": LEASE, "holder": self._process}
-        await self._database.command({"delete": PROGRESS, "deletes": [{"q": query, "limit": 1}], "writeConcern": DURABLE})
 
     # How far the work is
 

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable
 
 from storage.keys import shared_key
+from storage.leases import Lease
 from storage.mongo import Database
 from storage.ownership import Ownership
 from storage.revocations import RevocationStore
@@ -37,7 +38,8 @@ class State:
         self.streams = Streams(database, clock=clock)
         process = secrets.token_hex(6)
         self.roll = RollStore(database, process=process)
-        self.snapshots = SnapshotStore(database, process=process, clock=clock)
+        self.snapshots = SnapshotStore(database, clock=clock)
+        self.folding = Lease(database, "snapshots", holder=process)
 
     async def open(self) -> bytes:
         """Make what is not there yet, and return the key that resume tokens are sealed with; idempotent.

@@ -58,21 +58,22 @@ class Assembly:
         self.port = 0  # where it listens, once started
 
     async def start(self) -> None:
-        """Serve; the sweep runs only when a test calls `pass_seconds`, the roll is called only by `roll.exchange()`, and the
-        outbox is looked at only by `outbox.sweep()`."""
+        """Serve; the sweep runs only when a test calls `pass_seconds`, the roll is called only by `roll.exchange()`, the
+        outbox is looked at only by `outbox.sweep()`, and snapshots are folded only by `folding.turn()`."""
         await self.log.open()
         parts = assemble(self.settings, self.log, self.state, await self.state.open(), self.clock, self.settings.max_connections)
         self.services, self.follower, self.revision, self.roll = parts.services, parts.follower, parts.revision, parts.roll
-        self.outbox = parts.outbox
+        self.outbox, self.folding = parts.outbox, parts.folding
         self.services.jitter_ms = lambda: 1234
         self.hub, self.appender = self.services.hub, self.services.appender
         for name, work in parts.work().items():
-            if name in ("sweep", "roll", "outbox"):
+            if name in ("sweep", "roll", "outbox", "folding"):
                 work.close()
             else:
                 self.tasks.append(asyncio.create_task(work, name=name))
         await wait_until(lambda: self.follower.at_head_since is not None, "the head of the log was seen")
         await self.revision.revise()
+        await self.folding.turn()
         self.http = http_server(self.services, server.make_tls(self.settings))
         sockets = bind_sockets(0, "127.0.0.1")
         self.http.add_sockets(sockets)
@@ -85,6 +86,7 @@ class Assembly:
         self.services.rates.refusals.close()
         await self.http.close_all_connections()
         await self.hub.catch_up.pages.close()
+        await self.services.snapshots.close()
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)

@@ -72,6 +72,7 @@ async def test_clients_do_not_come_back_all_at_once(here: Assembly) -> None:
         belonging=here.services.belonging,
         state=here.services.state,
         recent=here.services.recent,
+        snapshots=here.services.snapshots,
         poller=here.services.poller,
         limits=here.services.limits,
         rates=here.services.rates,

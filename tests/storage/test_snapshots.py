@@ -10,29 +10,29 @@ import pytest
 
 from storage.errors import CommandFailed, Unavailable
 from storage.items import Item
-from storage.snapshots import LEASE, LEASE_SECONDS, WRITE_BYTES, WRITES, Progress, Reading, SnapshotStore, Wanted
-from tests.storage.faults import Clock, FaultyDatabase, Held, answer_lost, indexes, not_sent, plan, stored
+from storage.snapshots import WRITE_BYTES, WRITES, Progress, Reading, SnapshotStore, Wanted
+from tests.storage.faults import Clock, FaultyDatabase, Held, answer_lost, indexes, plan, stored
 from tests.storage.test_items import make_item, same
 
 EPOCH, OTHER = b"\x00\x00\x00\x01", b"\x00\x00\x00\x02"
 NAMES = ("orders", "prices")
 
 
-async def opened(database: FaultyDatabase, process: str, clock: Clock) -> SnapshotStore:
+async def opened(database: FaultyDatabase, clock: Clock) -> SnapshotStore:
     """Return the state as a process sees it."""
-    store = SnapshotStore(database, process=process, clock=clock)
+    store = SnapshotStore(database, clock=clock)
     await store.open()
     return store
 
 
 @pytest.fixture
 async def a(database: FaultyDatabase, present: Clock) -> SnapshotStore:
-    return await opened(database, "a", present)
+    return await opened(database, present)
 
 
 @pytest.fixture
 async def b(other_database: FaultyDatabase, present: Clock) -> SnapshotStore:
-    return await opened(other_database, "b", present)
+    return await opened(other_database, present)
 
 
 def mine(limit: int = 100, keys: tuple[str, ...] | None = None, owner: str = "user:u1") -> Wanted:
@@ -220,31 +220,3 @@ async def test_closing_refuses_readers(a: SnapshotStore) -> None:
     await a.close()
     with pytest.raises(Unavailable):
         await a.read(mine())
-
-
-async def test_one_process_holds_the_lease(a: SnapshotStore, b: SnapshotStore) -> None:
-    """It keeps it as long as it renews it, and hands it on when it is done; whoever has not got it cannot hand it on."""
-    assert await a.hold()
-    assert not await b.hold()
-    await b.release()
-    assert await a.hold()
-    await a.release()
-    assert await b.hold()
-    assert not await a.hold()
-
-
-async def test_the_lease_of_a_dead_process_ends(a: SnapshotStore, b: SnapshotStore, database: FaultyDatabase) -> None:
-    """After some seconds another one has it; one that lives after all notices."""
-    assert await a.hold()
-    earlier = [{"$set": {"until": {"$subtract": ["$until", LEASE_SECONDS * 1000]}}}]
-    await database.command({"update": "snapshot_progress", "updates": [{"q": {"_id": LEASE}, "u": earlier}]})
-    assert await b.hold()
-    assert not await a.hold()
-
-
-async def test_an_unanswered_lease_is_not_held(a: SnapshotStore, database: FaultyDatabase) -> None:
-    """Whether it is, nobody knows: asking again tells."""
-    database.inject("findAndModify", not_sent)
-    with pytest.raises(Unavailable):
-        await a.hold()
-    assert await a.hold()
