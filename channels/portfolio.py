@@ -10,7 +10,7 @@ from decimal import Context, Decimal, DivisionByZero, FloatOperation, Inexact, I
 from enum import Enum
 from typing import NamedTuple
 
-MAX_DIGITS = 40  # of an amount, before the point and after it; beyond any currency and any token
+MAX_DIGITS = 100  # of an amount, before the point and after it: as many as events may have
 MAX_POSITIONS = 100_000  # open ones of all users, some 100 MB
 MAX_POSITIONS_OF_USER = 500  # a total is computed anew with each event of its user
 MAX_SYMBOLS = 100_000  # whose prices are known

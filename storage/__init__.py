@@ -2,6 +2,6 @@
 it in ordinary collections: sessions, tickets, revocations, ownership, snapshots, shared keys.
 
 Order of the files, each importing only earlier ones: errors, positions, entries, mongo, collection, batcher, keys, handed_out, sessions,
-tickets, revoked, revocations, owned, ownership, streams, roll, leases, items, snapshots, state, capped, log, recent, requests, doubt,
-appender, cursor, follower, mongod, data_directory, embedded.
+tickets, revoked, revocations, owned, ownership, streams, roll, leases, parts, derived, items, snapshots, state, capped, log, recent,
+requests, doubt, appender, cursor, follower, mongod, data_directory, embedded.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from storage.capped import CappedCollection
@@ -219,6 +219,15 @@ class Log:
         What was evicted is simply not there: the first number returned tells.
         """
         return self.entries(await self.find({"_id": {**IS_NUMBER, "$gt": after}}, limit=limit))
+
+    async def select(self, types: Iterable[str], without: str, after: int, upto: int, limit: int) -> list[Entry]:
+        """Return the first `limit` entries of these types, and not of the source `without`, after one number and up to another.
+
+        There may be less, as in `read`: only when there are none, there are no more. The caller bounds the numbers: all entries between
+        them are looked at, there is no index.
+        """
+        wanted = {"type": {"$in": list(types)}, "source": {"$ne": without}}
+        return self.entries(await self.find({"_id": {**IS_NUMBER, "$gt": after, "$lte": upto}, **wanted}, limit=limit))
 
     def entries(self, documents: Sequence[Document]) -> list[Entry]:
         """Return the entries that documents with numbers are.

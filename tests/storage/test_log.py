@@ -53,6 +53,15 @@ async def test_entries_are_read_oldest_first_from_after_a_number(log: Log) -> No
     assert await log.oldest() == (1, 1_000_000)
 
 
+async def test_entries_of_some_types_are_selected(log: Log) -> None:
+    """Between two numbers, without those of one source, oldest first, and as many as asked for."""
+    fields = [{"type": "a"}, {"type": "b", "source": "own"}, {"type": "b"}, {"type": "c"}, {"type": "a", "source": "x"}, {"type": "b"}]
+    await log.insert([document | more for document, more in zip(documents(2, [5] * 6), fields, strict=True)])
+    assert [entry.seq for entry in await log.select({"a", "b"}, "own", 1, 6, 10)] == [2, 4, 6]
+    assert [entry.seq for entry in await log.select({"a", "b"}, "own", 2, 7, 2)] == [4, 6]
+    assert await log.select({"b"}, "own", 4, 6, 10) == []
+
+
 async def test_a_read_larger_than_a_reply_returns_what_fits(log: Log, clock: Clock) -> None:
     """MongoDB answers with 16 MiB at the most; the entries are consecutive."""
     large = Log(log.database, clock=clock, size_bytes=64 << 20)
