@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from channels.families import CATALOGUE
@@ -116,6 +117,7 @@ def assemble(
         recent=RecentEvents(log, CATALOGUE.recent_types),
         snapshots=Snapshots(hub, overlay, state.snapshots, log, clock.time),
         poller=Poller(asyncio.get_running_loop()),
+        roll=RollCall(state.roll, hub.rights.roll, clock, partial(_totals, hub)),
         limits=make_limits(settings),
         rates=RateLimits(make_rates(settings), Refusals(asyncio.get_running_loop().call_later), clock.monotonic),
         refused_fields=RefusedFields(settings.refused_fields),
@@ -127,10 +129,15 @@ def assemble(
         services,
         Follower(log, hub),
         Revision(hub, state, belonging),
-        RollCall(state.roll, hub.rights.roll, clock),
+        services.roll,
         Outbox(services),
         Folding(overlay, log, state.snapshots, state.folding),
     )
+
+
+def _totals(hub: Hub) -> dict[str, int]:
+    """Return what this process has in all, as the others hear it."""
+    return {"connections": len(hub.connections), "subscriptions": hub.router.subscriptions()}
 
 
 def make_verifier(settings: Settings) -> TokenVerifier:

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from channels.payments import LIFE_EVENTS
 from hub.errors import Conflict, InvalidEvent
 from hub.principal import is_audience
 from hub.subscriptions import is_name
 
-KIND = "stream"  # of the resource that a stream is
 MAX_AMOUNT_DIGITS = 1000  # before and after the point together; a 256-bit number has 78
 MAX_SUM_DIGITS = 2 * MAX_AMOUNT_DIGITS  # of what amounts come to
 ACTIVE, CANCELLED, COMPLETED = "active", "cancelled", "completed"
@@ -71,20 +71,14 @@ STEPS = {
     "complete": Step("stream.completed", (), status=COMPLETED),
 }
 
-# What an event says of the state, and of the step.
-PAYLOADS = {
-    "stream.created": ("streamId", "sender", "recipient", "tokenAddress", "ratePerSecond", "depositedAmount", "startTime"),
-    "stream.topped_up": ("streamId", "amount", "depositedAmount"),
-    "stream.withdrawn": ("streamId", "amount", "withdrawnAmount"),
-    "stream.cancelled": ("streamId", "withdrawnAmount"),
-    "stream.completed": ("streamId", "withdrawnAmount"),
-}
+# What an event says of the state, and of the step: what its shape has room for.
+PAYLOADS = {one.name: tuple(field.encode_name for field in msgspec.structs.fields(one.shape)) for one in LIFE_EVENTS}
 
 
 def payload(type: str, state: State, amount: str | None) -> dict[str, Any]:
     """Return the payload of an event of this type."""
     values = {**state, "amount": amount}
-    return {name: values[name] for name in PAYLOADS[type]}
+    return {name: values[name] for name in PAYLOADS[type] if values.get(name) is not None}
 
 
 def is_stream_id(text: str) -> bool:

@@ -3,5 +3,5 @@
 Order of the files, each importing only earlier ones: sockets, buckets, addresses, refused_fields, refusals, rates, tls, certificates, keys,
 jwks, credentials, resumption, authentication, belongings, revision, roll, client_ids, services, validation, shapes, origins, base, events,
 cloudevents, publish, opening, sse, stream, messages, replies, conversation, websocket, tickets, renewals, revocations, sessions, resources,
-outbox, payments, channels, health, routes, application.
+outbox, payments, subscribe, channels, health, routes, application.
 """

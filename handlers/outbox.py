@@ -9,7 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from channels.streams import KIND, parties_of
+import msgspec
+
+from channels.payments import RESOURCE
+from channels.streams import parties_of
+from channels.validation import VALIDATION
 from handlers.resources import give
 from handlers.services import Services
 from hub.formats import rfc3339_of
@@ -21,7 +25,6 @@ from storage.streams import Change, Stream
 logger = logging.getLogger("tailcast.handlers")
 
 SOURCE = "tailcast.payments"
-TOPIC = "payments.streams"
 SWEEP_SECONDS = 2.0
 GRACE_SECONDS = 5.0  # for whoever has begun a change to finish it himself
 MOST_AT_ONCE = 1000  # changes in one sweep
@@ -37,7 +40,7 @@ async def finish(services: Services, stream: Stream, change: Change) -> str:
         Overloaded: If too much waits to be written.
     """
     if change.number == 1:  # before its first event, so that its owners hear that
-        await give(services, f"{KIND}/{stream.id}", parties_of(stream.state), change.correlation_id)
+        await give(services, f"{RESOURCE}/{stream.id}", parties_of(stream.state), change.correlation_id)
     (receipt,) = await services.appender.append([event_of(stream, change)])
     await services.state.streams.finish(stream.id, change, receipt.id)
     return receipt.id
@@ -45,16 +48,16 @@ async def finish(services: Services, stream: Stream, change: Change) -> str:
 
 def event_of(stream: Stream, change: Change) -> NewEvent:
     """Return the event of a change: the same one however often it is asked for."""
-    return NewEvent(
-        TOPIC,
+    event = VALIDATION.event(
         change.type,
-        (audience_of(f"{KIND}/{stream.id}"), *parties_of(stream.state)),
-        change.data,
+        msgspec.json.decode(change.data),
+        (audience_of(f"{RESOURCE}/{stream.id}"), *parties_of(stream.state)),
         source=SOURCE,
-        time=rfc3339_of(change.at),
         published=f"\n{SOURCE}\n{stream.id}/{change.number}",
         correlation_id=change.correlation_id,
     )
+    event.time = rfc3339_of(change.at)
+    return event
 
 
 class Outbox:

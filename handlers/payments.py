@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from channels.streams import KIND, STEPS, NewStream, State, Step, created, is_stream_id, payload, stepped
+from channels.payments import RESOURCE
+from channels.streams import STEPS, NewStream, State, Step, created, is_stream_id, payload, stepped
 from handlers.base import Handler
 from handlers.outbox import finish
 from handlers.resources import KEEPERS
@@ -87,7 +88,7 @@ class _Streams(Handler):
             Forbidden: If it is somebody else's, or there is none, in the same words after the same questions.
             Unavailable: If MongoDB is away.
         """
-        name = audience_of(f"{KIND}/{id}")
+        name = audience_of(f"{RESOURCE}/{id}")
         owned = await self.services.belonging.among(self.asking, frozenset({name}))
         stream = await self.services.state.streams.find(id)
         if stream is None and self.keeps_all:

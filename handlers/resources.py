@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from channels.families import CHANNEL
 from handlers.base import Handler
 from handlers.services import Services
 from hub.control import Changed, control_event
@@ -61,9 +62,11 @@ def resource_name(kind: str, id: str) -> str:
     """Return the name of a resource.
 
     Raises:
-        BadRequest: If it cannot be one.
+        BadRequest: If it cannot be one, or stands for a whole channel, which is nobody's.
     """
     name = f"{kind}/{id}"
+    if kind == CHANNEL:
+        raise BadRequest("a channel belongs to nobody: an admin may hear all of it")
     if not is_audience(audience_of(name)):
         raise BadRequest(f"a resource is <kind>/<id> without spaces and commas, not {name[:80]!r}")
     return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable, Mapping
 
 from hub.keeper import Clock
 from hub.roll import Roll
@@ -26,12 +27,14 @@ class RollCall:
         store: Where they are exchanged.
         roll: This process's part.
         clock: The hub's.
+        count: Returns what this process has in all, by names of its own.
     """
 
-    def __init__(self, store: RollStore, roll: Roll, clock: Clock) -> None:
+    def __init__(self, store: RollStore, roll: Roll, clock: Clock, count: Callable[[], Mapping[str, int]]) -> None:
         self._store = store
         self._roll = roll
         self._clock = clock
+        self.count = count
         self._begun = False  # the others can hear this process; False again after anything that went wrong
         self._failing = False  # that it went wrong has been logged
 
@@ -44,6 +47,10 @@ class RollCall:
         finally:
             with contextlib.suppress(StorageError, TimeoutError):
                 await asyncio.wait_for(self.leave(), LEAVE_SECONDS)
+
+    def elsewhere(self) -> list[Mapping[str, int]]:
+        """Return what each of the others has in all, as of about a second ago; none while they cannot be heard."""
+        return self._store.totals if self._begun else []
 
     async def exchange(self) -> None:
         """Tell what has changed and act on what others tell. If MongoDB is away, limits hold within this process, and it starts anew."""
@@ -65,7 +72,7 @@ class RollCall:
             await self._begin()
         self._roll.meet(await self._store.look())
         taken, told_at = self._roll.take(MOST_TOLD, self._clock.monotonic())
-        await self._store.tell(taken, told_at)
+        await self._store.tell(taken, told_at, self.count())
         told = await self._store.hear()
         # Asked after hearing: what is answered is at least as new.
         told += await self._store.ask(self._roll.strangers(taken))

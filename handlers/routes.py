@@ -15,6 +15,7 @@ from handlers.resources import Resource
 from handlers.revocations import Revocations
 from handlers.sessions import Session, Sessions
 from handlers.stream import Stream
+from handlers.subscribe import Stats, Subscribe
 from handlers.tickets import TicketIssue
 from handlers.websocket import WebSocket
 
@@ -31,6 +32,8 @@ FIXED: list[tuple[str, type[Handler]]] = [
     (r"/streams", PaymentStreams),
     (r"/streams/(?P<id>[^/]+)", PaymentStream),
     (r"/streams/(?P<id>[^/]+)/(?P<step>[^/]+)", PaymentStep),
+    (r"/events/subscribe", Subscribe),
+    (r"/events/stats", Stats),
     (r"/healthz", Alive),
     (r"/readyz", Ready),
 ]

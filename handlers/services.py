@@ -17,6 +17,7 @@ from handlers.client_ids import ClientIds
 from handlers.rates import RateLimits
 from handlers.refusals import CONNECTIONS, ORG_CONNECTIONS
 from handlers.refused_fields import RefusedFields
+from handlers.roll import RollCall
 from handlers.sockets import Poller
 from hub.errors import NotReady, TooMany
 from hub.hub import Hub
@@ -66,6 +67,7 @@ class Services:
     recent: RecentEvents
     snapshots: Snapshots
     poller: Poller
+    roll: RollCall
     limits: Limits
     rates: RateLimits
     refused_fields: RefusedFields

@@ -71,6 +71,10 @@ class Router:
         interest.users += 1
         return interest
 
+    def subscriptions(self) -> int:
+        """Return how many subscriptions all connections have together."""
+        return sum(len(interest.subscriptions) * interest.users for interest in self._interests.values())
+
     def release(self, interest: Interest[Connection]) -> None:
         """Take back one `intern`; the last one forgets the interest."""
         interest.users -= 1

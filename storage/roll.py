@@ -64,6 +64,7 @@ class RollStore:
         self._version = 0  # of the last counts that were told in this life
         self._others: dict[str, _Life] = {}  # by the name of the server, as of the last look
         self._read: dict[str, int] = {}  # up to which version each of them was heard
+        self.totals: list[Mapping[str, int]] = []  # what each of them has in all, as of the last look
 
     @property
     def server(self) -> str:
@@ -96,7 +97,7 @@ class RollStore:
         """
         self._life += 1
         self._version = 0
-        self._others, self._read = {}, {}
+        self._others, self._read, self.totals = {}, {}, []
         update = {"$set": {"life": self._life, "version": 0, "at": 0}, "$unset": {"over": ""}, "$currentDate": {"seen": True}}
         await self._servers.upsert(self._process, update)
         await self._delete(self._roll, {"process": self._process, "life": {"$lt": self._life}})
@@ -122,11 +123,12 @@ class RollStore:
             await self._remove(document)
         living = (_Life(one["_id"], one["life"], one["version"], one["at"]) for one in documents.values())
         self._others = {one.server: one for one in living}
+        self.totals = [one.get("totals", {}) for one in documents.values()]
         self._read = {server: version for server, version in self._read.items() if server in self._others}
         return {one.server: one.at for one in self._others.values()}
 
-    async def tell(self, counts: Counts, at: int) -> None:
-        """Tell the others what changed, as of when that is everything, and that this process lives.
+    async def tell(self, counts: Counts, at: int, totals: Mapping[str, int] | None = None) -> None:
+        """Tell the others what changed, as of when that is everything, what there is in all, and that this process lives.
 
         The counts are written without waiting for a majority. The sign of life behind them does, and so confirms them as well.
 
@@ -143,7 +145,7 @@ class RollStore:
         alive = {
             "findAndModify": SERVERS,
             "query": {"_id": self._process, "life": self._life, "over": None},
-            "update": {"$set": {"version": self._version, "at": at}, "$currentDate": {"seen": True}},
+            "update": {"$set": {"version": self._version, "at": at, "totals": dict(totals or {})}, "$currentDate": {"seen": True}},
             "writeConcern": DURABLE,
         }
         if (await self._database.command(alive))["value"] is None:

@@ -138,5 +138,5 @@ def test_an_amount_is_checked_first(amount: str) -> None:
 def test_events_say_what_their_table_says() -> None:
     """And nothing else of the state."""
     for type, fields in PAYLOADS.items():
-        assert tuple(payload(type, STATE, "5")) == fields
+        assert payload(type, STATE, "5").keys() <= set(fields)
     assert payload("stream.topped_up", STATE, "5.0") == {"streamId": "s1", "amount": "5.0", "depositedAmount": "100.50"}

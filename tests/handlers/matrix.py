@@ -37,6 +37,8 @@ route                        method  none  malformed  expired  wrong-key  wrong-
 /api/stream/strategies/<id>  GET     401   401        401      401        401             403           403    200   403        200
 /api/stream/alerts           GET     401   401        401      401        401             200           200    200   200        200
 /events                      GET     401   401        401      401        401             200           200    200   403        403
+/events/subscribe            GET     401   401        401      401        401             200           200    200   200        200
+/events/stats                GET     401   401        401      401        401             200           200    200   200        200
 /healthz                     GET     200   200        200      200        200             200           200    200   200        200
 /readyz                      GET     200   200        200      200        200             200           200    200   200        200
 """

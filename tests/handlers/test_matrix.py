@@ -11,7 +11,6 @@ from urllib.parse import quote
 import pytest
 from tornado.web import RequestHandler
 
-from handlers.channels import ChannelStream
 from handlers.credentials import claims_of
 from handlers.messages import CLIENT_MESSAGES
 from handlers.resumption import Sealer
@@ -125,10 +124,11 @@ async def sealed(here: Assembly, principal: Principal, who: str, route: str) -> 
     sealer = Sealer(key, seconds=-1 if who == "expired" else 60, time=time.time)
     connection = Connection("c1", principal, SSE, RecordingSink(SSE, ManualClock()), here.hub)
     handler = STREAMS.get(route)
-    if handler is not None and issubclass(handler, ChannelStream):
+    channel = getattr(handler, "CHANNEL", None)
+    if channel is not None:
         limits = LIMITS.get(route, "").format(principal=principal)
         subscription = Subscription(audiences=frozenset({limits} if limits else ()))
-        connection.terms = handler.CHANNEL.terms
+        connection.terms = channel.terms
         connection.interest = here.hub.router.intern(principal.audiences, frozenset({subscription}), SSE)
     found = sealer.seal(connection, here.hub.id_of(here.hub.head))
     assert found is not None

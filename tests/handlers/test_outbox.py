@@ -94,14 +94,14 @@ async def test_an_interrupted_change_is_finished(here: Assembly, monkeypatch: py
 
 async def test_everybody_who_finishes_tells_the_same(here: Assembly) -> None:
     """Two processes that finish one change at the same time bring one event into the log."""
-    interrupted = Change(1, "stream.created", "{}", None, "d", "c1")
+    interrupted = Change(1, "stream.completed", '{"streamId": "s1"}', None, "d", "c1")
     state = {"sender": "GALICE", "recipient": "GBOB"}
     stream = await here.state.streams.create("s1", state, interrupted)
     assert stream is not None
     assert stream.begun is not None
     ids = await asyncio.gather(*(outbox.finish(here.services, stream, stream.begun) for _ in range(3)))
     assert len(set(ids)) == 1
-    assert await told(here) == ["stream.created"]
+    assert await told(here) == ["stream.completed"]
 
 
 async def test_what_somebody_has_begun_just_now_is_left_to_him(here: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:

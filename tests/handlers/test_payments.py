@@ -202,7 +202,7 @@ async def test_each_step_is_told_of(here: Assembly) -> None:
         assert [event.id for event in events] == [one.json()["eventId"] for one in found]
         assert [(event.type, event.json()) for event in events] == [
             ("stream.topped_up", {"streamId": id, "amount": "0.0001", "depositedAmount": "100.5001"}),
-            ("stream.withdrawn", {"streamId": id, "amount": "100.5001", "withdrawnAmount": "100.5001"}),
+            ("stream.withdrawn", {"streamId": id, "amount": "100.5001", "withdrawnAmount": "100.5001", "recipient": "GBOB"}),
             ("stream.cancelled", {"streamId": id, "withdrawnAmount": "100.5001"}),
         ]
 

@@ -74,6 +74,7 @@ async def test_clients_do_not_come_back_all_at_once(here: Assembly) -> None:
         recent=here.services.recent,
         snapshots=here.services.snapshots,
         poller=here.services.poller,
+        roll=here.services.roll,
         limits=here.services.limits,
         rates=here.services.rates,
         refused_fields=here.services.refused_fields,
