@@ -93,14 +93,20 @@ async def test_a_quiet_page_keeps_its_place(page: Page, serve: Serve) -> None:
     """Heartbeats move its position, unseen by its scripts; sent away by a restart it comes back and has missed nothing (L8a, T10)."""
     server = await serve("--log_bytes=64KiB", "--heartbeat_seconds=0.1")
     await listen(page, stream(server, "topics=quiet"))
-    async with EventStream(server.port, "?topics=quiet", token=token()) as like_it:
-        for _ in range(20):  # in small batches: one that fills the log overruns its readers
+    async with (
+        EventStream(server.port, "?topics=quiet", token=token()) as like_it,
+        EventStream(server.port, "?topics=loud", token=token()) as loud,
+    ):
+        reading = asyncio.create_task(like_it.next_of("closing"))
+        for _ in range(20):  # in small batches, each after the one before was read: what fills the log overruns its readers
             batch = [event(n, topic="loud", data={"n": n, "padding": "x" * 500}) for n in range(10)]
             assert (await publish(server.port, batch, PUBLISHER)).status == 202
-        reading = asyncio.create_task(like_it.next_of("closing"))
+            for _ in batch:
+                last = (await loud.next_of(FILL)).id
+        await wait_until(lambda: like_it.last_id == last, "a heartbeat with the newest position")
         heard = len(like_it.comments)
-        # Every sweep gives the page one, too, and of two the second has begun after the publishing.
-        await wait_until(lambda: len(like_it.comments) >= heard + 2, "two heartbeats")
+        # Every sweep gives the page one, too, and of two the second has begun after that.
+        await wait_until(lambda: len(like_it.comments) >= heard + 2, "two heartbeats more")
         await server.end(signal.SIGTERM)
         await reading
     await server.start()

@@ -159,6 +159,7 @@ class EventStream(Wire):
             every["Authorization"] = f"Bearer {token}"
         self._request = request_bytes("GET", f"{path}{query}", every, version=version)
         self.comments: list[str] = []
+        self.last_id: str | None = None  # the position, of an event or a heartbeat; None: none has come
         self._text = ""
 
     async def __aenter__(self) -> Self:
@@ -198,7 +199,7 @@ class EventStream(Wire):
         elif name == "event":
             found.type = value
         elif name == "id":
-            found.id = value
+            found.id = self.last_id = value
         elif name == "retry":
             found.retry = int(value)
 

@@ -145,12 +145,17 @@ def read_standing_still(client: socket.socket, size: int) -> bytes:
         client.setblocking(False)
 
 
-def reset(owner: Owner, client: socket.socket) -> None:
+def reset(client: socket.socket) -> None:
+    """Close a client's end with RST."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+def reset_arrives(owner: Owner, client: socket.socket) -> None:
     """Close a client's end with RST, and return once that has arrived at ours, without a turn of the loop."""
     ours = select.poll()
     ours.register(owner.sink._socket, 0)  # an error is always reported
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()
+    reset(client)
     assert ours.poll(PATIENCE_SECONDS * 1000)
 
 
@@ -391,7 +396,7 @@ async def test_client_that_resets_is_reset(want_data: bool, pending: bool) -> No
         owner, client = here.connect(want_data=want_data)
         if pending:
             owner.sink.offer(BIG)
-        reset(owner, client)
+        reset_arrives(owner, client)
         await called(owner, RESET)
         await turn()
         assert owner.calls == [RESET]
@@ -402,7 +407,7 @@ async def test_offer_to_a_reset_socket_returns_before_it_tells() -> None:
     """An error found by `offer` reaches the owner later, and once: a fan-out is never entered again."""
     async with room() as here:
         owner, client = here.connect()
-        reset(owner, client)
+        reset_arrives(owner, client)
         assert not owner.sink.offer(b"1")
         assert not owner.sink.offer(b"2")
         assert owner.calls == []
@@ -496,7 +501,7 @@ async def test_finish_of_a_reset_socket_tells_later(last: bytes) -> None:
     """Finishing a connection that is already lost tells so once, in a later turn."""
     async with room() as here:
         owner, client = here.connect()
-        reset(owner, client)
+        reset_arrives(owner, client)
         owner.sink.finish(last)
         assert owner.calls == []
         await wait_until(lambda: owner.calls, "the sink is closed")
@@ -528,7 +533,7 @@ async def test_abort_after_a_failed_offer_is_silent() -> None:
     """An owner that aborts before it was told of an error is not told any more."""
     async with room() as here:
         owner, client = here.connect()
-        reset(owner, client)
+        reset_arrives(owner, client)
         assert not owner.sink.offer(b"event")
         owner.sink.abort()
         await turn()
