@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from handlers.roll import RollCall
 from handlers.services import Limits, Services
 from handlers.sockets import Poller
 from hub.folding import Folding
-from hub.folds import Folds, Snapshot
+from hub.folds import Folds
 from hub.hub import Hub
 from hub.keeper import Clock
 from hub.overlay import Overlay
@@ -71,9 +71,7 @@ class Parts:
         return work if published is None else {**work, "published keys": published.run()}
 
 
-def assemble(
-    settings: Settings, log: Log, state: State, key: bytes, clock: Clock, most_connections: int, snapshots: Iterable[Snapshot] = ()
-) -> Parts:
+def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Clock, most_connections: int) -> Parts:
     """Return the parts of a server.
 
     Args:
@@ -83,9 +81,8 @@ def assemble(
         key: What resume tokens are sealed with.
         clock: Time, for the hub.
         most_connections: How many the limit of open files allows.
-        snapshots: What is folded.
     """
-    overlay = Overlay(Folds(snapshots))
+    overlay = Overlay(Folds(channel.snapshot for channel in CATALOGUE if channel.snapshot is not None))
     sealer = Sealer(key, seconds=settings.resume_seconds, time=clock.time)
     hub = Hub(
         log,

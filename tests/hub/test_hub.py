@@ -95,7 +95,7 @@ async def test_what_a_connection_gets_first_is_behind_welcome_which_moves_it_now
         connection, sink = connect(on.hub, SSE, on.clock)
         on.hub.open(connection, everything(), Start(on.hub.head), first=SSE.message("snapshot", {}, "p-1"))
         await on.settle()
-        assert [(one.kind, one.id) for one in sink.received] == [("welcome", None), ("event", "p-1"), ("live", id_of(10))]
+        assert [(one.kind, one.id) for one in sink.received] == [("welcome", None), ("snapshot", "p-1"), ("live", id_of(10))]
 
 
 @pytest.mark.parametrize("format", [SSE, WEBSOCKET])
