@@ -248,9 +248,10 @@ def _age(item: Item) -> tuple[int, int]:
 
 
 def _initial(item: Item) -> bytes:
-    """Return an item as an event of its own. It has no `id`: whoever breaks off comes back to where `welcome` said."""
+    """Return an item as an event of its own. It has no `id`: whoever breaks off in the middle has not got the snapshot, and begins anew."""
     if item.initial is None:
-        inner = item.data.lstrip()[1:].lstrip()
-        comma = "" if inner.startswith("}") else ","
-        item.initial = sse_event(item.type, f'{{"initializing":true{comma}{inner}', None)
+        inner = item.data.rstrip()[:-1].rstrip()
+        comma = "" if inner.endswith("{") else ","
+        # At the end: where the publisher has given such a member, the last one is what counts for those who read JSON.
+        item.initial = sse_event(item.type, f'{inner}{comma}"initializing":true}}', None)
     return item.initial

@@ -274,6 +274,8 @@ async def test_initial_prices(here: Process) -> None:
         {"initializing": True},
     ]
     assert [one["n"] for one in await read_prices(here, "z", "no", "x")] == [5, 4]
+    here.append(price(6, "w", '{"n": 6, "initializing": false}'))
+    assert (await read_prices(here, "w")) == [{"n": 6, "initializing": True}]
     sink = here.open(await here.snapshots.prepare(PRICES, "public", ("z",)))
     assert [one.id for one in sink.received] == [sink.received[0].id] * 2
 
