@@ -71,11 +71,13 @@ class Server:
 class Publisher:
     """Publishes numbered events one after the other, each until it is acknowledged."""
 
-    def __init__(self, *servers: Server, topic: str = "orders.eu", audience: str = "public", padding: int = 0) -> None:
+    def __init__(
+        self, *servers: Server, topic: str = "orders.eu", type: str = "order:placed", audience: str = "public", padding: int = 0
+    ) -> None:
         self.acknowledged: list[int] = []
         self.refused = 0  # answers that said 503
         self._servers = servers
-        self._fixed: dict[str, Any] = {"topic": topic, "type": "order:placed", "audience": [audience]}
+        self._fixed: dict[str, Any] = {"topic": topic, "type": type, "audience": [audience]}
         self._padding = "x" * padding
         self._token = token("backend", roles=["publisher"])
 
@@ -88,8 +90,12 @@ class Publisher:
             if fault is not None:
                 await _maybe_await(fault())
 
+    def data(self, number: int) -> dict[str, Any]:
+        """Return the payload of an event."""
+        return {"n": number, "padding": self._padding}
+
     async def _insist(self, number: int) -> None:
-        event = {**self._fixed, "id": str(number), "data": {"n": number, "padding": self._padding}}
+        event = {**self._fixed, "id": str(number), "data": self.data(number)}
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             server = self._servers[number % len(self._servers)]
