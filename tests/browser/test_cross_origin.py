@@ -115,7 +115,7 @@ async def test_a_page_of_a_foreign_origin_cannot_publish(foreign: Page, server: 
     assert await foreign.run(failed, [f"http://{host(server)}/v1/events", PUBLISHER, event(1, topic="forged")]) == "TypeError"
     assert (await publish(server.port, event(2, topic="forged"), PUBLISHER)).status == 202
     async with EventStream(server.port, "?topics=forged&from=earliest", token=USER) as stream:
-        assert (await stream.next_of("order:fill")).json() == {"n": 2}
+        assert (await stream.next_of("order:placed")).json() == {"n": 2}
 
 
 async def test_a_page_without_an_origin_is_refused(page: Page, server: Server) -> None:

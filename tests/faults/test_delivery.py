@@ -148,7 +148,7 @@ async def test_older_copy_put_back(tmp_path: Path) -> None:
             await stream.welcome()
             gap = await stream.next()
             assert (gap.type, gap.json()["from"], gap.json()["reason"]) == ("gap", subscriber.last_id, "log recreated")
-            numbers = [(await stream.next_of("order:fill")).json()["n"] for _ in range(15)]
+            numbers = [(await stream.next_of("order:placed")).json()["n"] for _ in range(15)]
     assert numbers == [1, 2, 3, 4, 5, *range(11, 21)]
 
 
@@ -199,7 +199,7 @@ async def test_clients_that_stop_reading_cost_little(tmp_path: Path, transport: 
                 for _ in range(count):
                     await publisher.publish(1)
                     await marks.publish(1)
-                    await reader.next_of("order:fill")
+                    await reader.next_of("order:placed")
 
             await push(100)  # so that what the server keeps for itself is there already
             before = server.memory()
