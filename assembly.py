@@ -61,6 +61,7 @@ class Parts:
             "appender": services.appender.run(),
             "follower": self.follower.run(),
             "catching up": services.hub.catch_up.run(),
+            "pace": services.hub.pacer.run(),
             "sweep": services.hub.keeper.run(),
             "revision of rights": self.revision.run(),
             "roll": self.roll.run(),

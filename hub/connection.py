@@ -2,7 +2,8 @@
 
 A connection is in exactly one of these states:
 
-    ATTACHED   at the head of the log: whatever is new is pushed to it; its position is the hub's
+    ATTACHED   at the head of the log: whatever is new is pushed to it, or gathered for it if it is paced; its position is the hub's, or
+               right before what is pending for it
     READING    behind the head: reads on from its position as soon as it is its turn
     BLOCKED    its sink holds bytes that the socket did not take: reads on from its position once they are gone
     AHEAD      it can go on only when this process has seen more of the log: waits until the head moves
@@ -158,7 +159,7 @@ class Connection:
         self.inbox: Inbox | None = None  # None: what the client sends does not matter
         self.interest: Interest[Connection] | None = None  # None before it is opened and after it is closed
         self.state = State.READING
-        self.position = Position(0, 0)  # means nothing while ATTACHED: use Hub.place
+        self.position = Position(0, 0)  # while ATTACHED where it came there, which it has passed: use Hub.place
         self.start: Start | None = None  # how it began, until the first entry was read; None afterwards
         self.replayed: int | None = None  # entries delivered since it was behind the head; None when there is no `live` to come
         self.coverage: dict[str, Coverage] | None = None  # by topic as subscribed; None: its subscriptions never change
@@ -187,16 +188,24 @@ class Connection:
         self.owner.gone(self, reason)
 
     def attach(self) -> None:
-        """Put it on the live path. The caller has made sure that its position is the head, without an `await` in between."""
-        assert self.interest is not None
+        """Put it on the live path. The caller has made sure, without an `await` in between, that its position is the head, or that
+        everything after it is gathered for its interest.
+        """
+        interest = self.interest
+        assert interest is not None
         self.state = State.ATTACHED
-        self.interest.attached[self] = None
+        if interest.gathering is not None and not interest.attached:
+            interest.gathering.restart(self.position)
+        interest.attached[self] = None
 
     def detach(self, state: State, position: Position) -> None:
         """Take it off the live path at `position`, or just note where it stands if it was not on it."""
+        interest = self.interest
         if self.state is State.ATTACHED:
-            assert self.interest is not None
-            del self.interest.attached[self]
+            assert interest is not None
+            del interest.attached[self]
+            if interest.gathering is not None and not interest.attached:
+                interest.gathering.restart(position)
         self.state = state
         self.position = position
 

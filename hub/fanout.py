@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 from hub.connection import Connection
 from hub.formats import Format
+from hub.gathering import chunk_of
 from hub.interest import Interest
+from hub.pace import Pacer
 from hub.router import Route, Router, meets
 from hub.subscriptions import Subscription, parse_payload
 from storage.entries import Entry
-
-FRAMING_BYTES = 256  # about what an id, a type and a frame add to the payload of an entry
+from storage.positions import Position
 
 
 class FanOut:
@@ -19,38 +20,45 @@ class FanOut:
 
     Args:
         router: Says what is for whom.
+        pacer: Gathers what is for paced connections.
         chunk_bytes: About how much one send may hold: what a socket does not take of it stays in memory.
     """
 
-    def __init__(self, router: Router, chunk_bytes: int) -> None:
+    def __init__(self, router: Router, pacer: Pacer, chunk_bytes: int) -> None:
         self._router = router
+        self._pacer = pacer
         self._chunk_bytes = chunk_bytes
         self.delivered = 0  # entries handed to sinks, since the start
         self.possible = 0  # what that would be if every send had held its whole piece
 
     def pieces(self, entries: list[Entry]) -> Iterator[list[Entry]]:
         """Cut a batch into pieces of about one chunk."""
-        piece: list[Entry] = []
-        size = 0
-        for entry in entries:
-            data_bytes = len(entry.data) if entry.data.isascii() else len(entry.data.encode())
-            if piece and size + data_bytes > self._chunk_bytes:
-                yield piece
-                piece, size = [], 0
-            piece.append(entry)
-            size += data_bytes + FRAMING_BYTES
-        yield piece
+        begin = 0
+        while begin < len(entries):
+            end = chunk_of(entries, begin, self._chunk_bytes)
+            yield entries[begin:end]
+            begin = end
 
-    def push(self, entries: list[Entry]) -> list[Connection]:
+    def push(self, entries: list[Entry], before: Position) -> list[Connection]:
         """Offer each attached connection its part of a piece, joined, and return those whose sink is full now.
 
-        Connections that share an interest get the same bytes, and so do interests that get the same part.
+        Connections that share an interest get the same bytes, and so do interests that get the same part. Those with a pace are left to the
+        pacer.
+
+        Args:
+            entries: The piece.
+            before: The place right before it.
         """
         payloads: dict[tuple[Format, int], bytes] = {}
         blocked: list[Connection] = []
         for interest, mask in self._masks(entries).items():
             attached = interest.attached
             if not attached:
+                continue
+            if interest.gathering is not None:
+                first, *_ = chosen = list(_bits(mask))
+                place = Position(entries[first - 1].seq, entries[first - 1].ms) if first else before
+                self._pacer.receive(interest, [entries[index] for index in chosen], place)
                 continue
             key = (interest.format, mask)
             payload = payloads.get(key)

@@ -130,9 +130,13 @@ class Hearing:
         connection.limit_coverage()
         old = connection.interest
         assert old is not None
-        new = self._router.intern(connection.audiences(), connection.subscriptions(), connection.format)
-        if connection.state is State.ATTACHED:
-            del old.attached[connection]
-            new.attached[connection] = None
+        new = self._router.intern(connection.audiences(), connection.subscriptions(), connection.format, connection.terms.pace)
+        place, attached = self._host.place(connection), connection.state is State.ATTACHED
+        if attached:
+            connection.detach(State.READING, place)
         connection.interest = new
         self._router.release(old)
+        if attached and place.seq == self._host.head.seq:
+            connection.attach()
+        elif attached:  # what is pending for it is delivered by what holds from now on
+            self._host.resume(connection)

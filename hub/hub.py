@@ -19,6 +19,7 @@ from hub.formats import rfc3339_of
 from hub.hearing import Hearing
 from hub.keeper import Clock, Keeper
 from hub.overlay import Overlay
+from hub.pace import Pacer
 from hub.rights import Rights
 from hub.router import Router
 from hub.starting import HubLog, locate
@@ -77,7 +78,8 @@ class Hub:
         self.router = Router()
         self.rights = Rights(self, clock.time, connections_per_user=connections_per_user, connections_per_org=connections_per_org)
         self.window = Window(window_bytes)
-        self.fan_out = FanOut(self.router, chunk_bytes)
+        self.pacer = Pacer(clock.monotonic, chunk_bytes)
+        self.fan_out = FanOut(self.router, self.pacer, chunk_bytes)
         self.keeper = Keeper(
             self,
             self.connections,
@@ -125,7 +127,7 @@ class Hub:
         self.window.append(entries)
         self.overlay.receive(entries)
         for piece in self.fan_out.pieces(entries):
-            blocked = self.fan_out.push(piece)
+            blocked = self.fan_out.push(piece, self.head)
             self.head = Position(piece[-1].seq, piece[-1].ms)
             for connection in blocked:
                 connection.detach(State.BLOCKED, self.head)
@@ -141,12 +143,22 @@ class Hub:
         """Tell everybody at the head that what lies before `first` is gone; whoever reads behind it meets the hole by itself."""
         before = Position(first.seq - 1, first.ms)
         lost_from = self._encode(*self.head)
+        self._flush()
         self.window.clear()
         self.overlay.lose(before.seq)
         self.rights.lose()
         self.head = before
         for connection in [one for one in self.connections if one.state is State.ATTACHED]:
+            gathering = connection.interest.gathering if connection.interest is not None else None
+            if gathering is not None:
+                gathering.restart(before)  # who left the live path before the hole does not come back to it behind the hole
             self.catch_up.report_gap(connection, lost_from, reason, before)
+
+    def _flush(self) -> None:
+        """Deliver what is pending for paced connections."""
+        for interest in {connection.interest for connection in self.connections if connection.state is State.ATTACHED}:
+            assert interest is not None
+            self.pacer.flush(interest)
 
     def restart(self, reason: str) -> None:
         """Send everybody to the beginning of another log, told that the one they were in is gone."""
@@ -183,8 +195,13 @@ class Hub:
         return await locate(self._log, self.head, wanted, field=field)
 
     def place(self, connection: Connection) -> Position:
-        """Return how far a connection has read."""
-        return self.head if connection.state is State.ATTACHED else connection.position
+        """Return how far a connection has read. Of what is pending for it, a paced one has read nothing."""
+        if connection.state is not State.ATTACHED:
+            return connection.position
+        gathering = connection.interest.gathering if connection.interest is not None else None
+        if gathering is None or not gathering.entries:
+            return self.head
+        return max(connection.position, gathering.before)
 
     def has_room(self, expected: int = 0) -> bool:
         """Tell whether one more connection may be opened, beside those that are expected to be."""
@@ -209,7 +226,7 @@ class Hub:
                 where it begins: its `welcome` moves it nowhere then.
         """
         connection.opened_at = self._clock.monotonic()
-        connection.interest = self.router.intern(connection.audiences(), subscriptions, connection.format)
+        connection.interest = self.router.intern(connection.audiences(), subscriptions, connection.format, connection.terms.pace)
         connection.position = start.position if start else self.head
         connection.start = start
         connection.replayed = 0 if start else None
@@ -238,12 +255,25 @@ class Hub:
         lost = connection.start is not None and connection.start.lost is not None
         if connection.position.seq > self.head.seq or (lost and self.head.seq == 0):
             self.wait_for_head(connection)
-        elif connection.position.seq == self.head.seq and not (connection.start and connection.start.claims):
+        elif self._at_head(connection) or self._rejoins(connection):
             self.arrived(connection)
         else:
             connection.state = State.READING
             connection.replayed = connection.replayed or 0
             self.catch_up.enqueue(connection)
+
+    def _at_head(self, connection: Connection) -> bool:
+        return connection.position.seq == self.head.seq and not (connection.start and connection.start.claims)
+
+    def _rejoins(self, connection: Connection) -> bool:
+        """Tell whether everything after a paced connection's position is pending for others with its interest, so that it can wait with
+        them: it left the live path because of a full socket, and is back before the next delivery.
+        """
+        interest = connection.interest
+        assert interest is not None
+        if interest.gathering is None or not interest.attached or connection.start is not None:
+            return False
+        return connection.covered_to <= connection.position.seq and interest.gathering.covers(connection.position)
 
     def wait_for_head(self, connection: Connection) -> None:
         """Let a connection rest until the head of the log has moved."""
@@ -251,7 +281,9 @@ class Hub:
         self._ahead.append(connection)
 
     def arrived(self, connection: Connection) -> None:
-        """Put a connection that has read everything on the live path; no `await` since its position was compared with the head."""
+        """Put a connection that has read everything, or everything that is not pending for it, on the live path; no `await` since that was
+        seen.
+        """
         if connection.covered_to > self.head.seq:  # one of its subscriptions begins beyond the head: being pushed knows no beginnings
             self.wait_for_head(connection)
             return
@@ -362,6 +394,7 @@ class Hub:
             seconds: The window.
             random: Returns numbers from 0 to 1, evenly.
         """
+        self._flush()
         window = max(RETRY_SPREAD_MS, seconds * 1000)
         for connection in list(self.connections):
             self.close(connection, RESTART, "the server restarts", RETRY_SPREAD_MS // 2 + round(random() * window))

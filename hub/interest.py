@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from hub.formats import Format
+from hub.gathering import Gathering
 from hub.subscriptions import Subscription
+from hub.terms import Pace
 
 Attached = TypeVar("Attached")  # what stands at the head of the log: connections
 
@@ -17,15 +19,17 @@ class Interest(Generic[Attached]):
     """What a connection may see and wants to see. Made by `Router.intern` only.
 
     `attached` are the connections at the head of the log, in the order in which they came; `users` counts all connections that share it.
+    `gathering` is what is pending for those at the head; None: they have no pace, and get everything at once.
     """
 
-    __slots__ = ("attached", "audiences", "format", "subscriptions", "users")
+    __slots__ = ("attached", "audiences", "format", "gathering", "subscriptions", "users")
 
-    def __init__(self, audiences: frozenset[str], subscriptions: frozenset[Subscription], format: Format) -> None:
+    def __init__(self, audiences: frozenset[str], subscriptions: frozenset[Subscription], format: Format, pace: Pace | None = None) -> None:
         self.audiences = audiences
         self.subscriptions = subscriptions
         self.format = format
         self.attached: dict[Attached, None] = {}
+        self.gathering = Gathering(pace) if pace is not None else None
         self.users = 0
 
     def conditions(self, kind: EntryKind) -> tuple[Subscription, ...] | None:

@@ -14,8 +14,10 @@ from hub.formats import Format
 from hub.interest import EntryKind, Interest
 from hub.principal import PUBLIC
 from hub.subscriptions import Subscription, is_exact, parse_payload
+from hub.terms import Pace
 from storage.entries import Entry
 
+_Values = tuple[Format, frozenset[str], frozenset[Subscription], Pace | None]  # what makes interests equal
 Place = TypeVar("Place")
 Member = TypeVar("Member")
 
@@ -52,7 +54,7 @@ class Router:
     """All interests, and the routes decided so far."""
 
     def __init__(self) -> None:
-        self._interests: dict[tuple[Format, frozenset[str], frozenset[Subscription]], Interest[Connection]] = {}
+        self._interests: dict[_Values, Interest[Connection]] = {}
         self._by_audience: dict[str, dict[Interest[Connection], None]] = {}  # every interest under each of its audiences
         self._by_topic: dict[str, dict[Interest[Connection], None]] = {}  # interests that name exact topics only, under each of them
         self._by_pattern: dict[Interest[Connection], None] = {}  # the others
@@ -61,12 +63,14 @@ class Router:
         self._routes_by_topic: dict[str, dict[Route, None]] = {}
         self._routes_by_key: dict[str | None, dict[Route, None]] = {}
 
-    def intern(self, audiences: frozenset[str], subscriptions: frozenset[Subscription], format: Format) -> Interest[Connection]:
+    def intern(
+        self, audiences: frozenset[str], subscriptions: frozenset[Subscription], format: Format, pace: Pace | None = None
+    ) -> Interest[Connection]:
         """Return the one interest with these values, for one more connection; each call needs a `release`."""
-        key = (format, audiences, subscriptions)
-        interest = self._interests.get(key)
+        values = (format, audiences, subscriptions, pace)
+        interest = self._interests.get(values)
         if interest is None:
-            interest = self._interests[key] = Interest(audiences, subscriptions, format)
+            interest = self._interests[values] = Interest(audiences, subscriptions, format, pace)
             self._index(interest)
         interest.users += 1
         return interest
@@ -79,7 +83,8 @@ class Router:
         """Take back one `intern`; the last one forgets the interest."""
         interest.users -= 1
         if not interest.users:
-            del self._interests[interest.format, interest.audiences, interest.subscriptions]
+            pace = interest.gathering.pace if interest.gathering is not None else None
+            del self._interests[interest.format, interest.audiences, interest.subscriptions, pace]
             self._unindex(interest)
 
     def _index(self, interest: Interest[Connection]) -> None:

@@ -14,6 +14,8 @@ from hub.formats import SSE, WEBSOCKET, Format
 from hub.hub import Hub
 from hub.pages import PAGE_ENTRIES
 from hub.principal import Principal
+from hub.subscriptions import Subscription
+from hub.terms import Pace, Terms
 from storage.entries import Entry
 from storage.positions import Position
 from tests.hub.fakes import (
@@ -509,3 +511,79 @@ async def test_more_places_than_pages_are_kept_are_looked_at_one_after_the_other
         assert connection.state is State.ATTACHED
         assert sink.numbers() == list(range(6, 101))
         assert len(on.log.reads) < 30
+
+
+# ---- paced connections
+
+
+async def open_paced(on: Stage, pace: Pace, start: str, format: Format = SSE) -> tuple[Connection, RecordingSink]:
+    """Open a connection with a pace at a place."""
+    connection, sink = connect(on.hub, format, on.clock)
+    connection.terms = Terms(pace=pace)
+    on.hub.open(connection, everything(), await on.hub.locate(start, field="from"))
+    return connection, sink
+
+
+def keyed(first: int, last: int, keys: int) -> list[Entry]:
+    """Return entries with so many keys in turn, a millisecond apart."""
+    return [make_entry(seq, key=f"k{seq % keys}") for seq in range(first, last + 1)]
+
+
+async def test_paced_connection_gets_the_newest_of_each_key_of_what_it_has_missed() -> None:
+    """However much that is: it looks at all that is in memory, and what was superseded is counted, not sent (T11)."""
+    async with stage(make_entries(1, 10), 10) as on:
+        on.hub.receive(keyed(11, 5000, 10))
+        connection, sink = await open_paced(on, Pace(0.1), id_of(10))
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert sink.numbers() == list(range(4991, 5001))
+    assert [one.fields["replayed"] for one in sink.of("live")] == [10]
+    assert (on.hub.catch_up.replayed, on.hub.catch_up.conflated) == (10, 4980)
+
+
+async def test_what_does_not_fit_into_a_chunk_is_looked_at_again() -> None:
+    """Its place is behind what it got, and what was superseded is counted once."""
+    async with stage(make_entries(1, 10), 10, chunk_bytes=300) as on:
+        on.hub.receive(keyed(11, 500, 10))
+        connection, sink = await open_paced(on, Pace(0.1), id_of(10))
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert sink.numbers() == list(range(491, 501))
+    assert len(sink.offers) > 4
+    assert (on.hub.catch_up.replayed, on.hub.catch_up.conflated) == (10, 480)
+
+
+async def test_paced_connection_gets_everything_if_that_is_no_more_than_its_pace_allows() -> None:
+    """By the time over which it came: here a thousand a second."""
+    async with stage(make_entries(1, 10), 10) as on:
+        on.hub.receive(keyed(11, 500, 10))
+        _, sink = await open_paced(on, Pace(0.1, above=1010), id_of(10))
+        _, less = await open_paced(on, Pace(0.1, above=990), id_of(10))
+        await turn_until(lambda: len(less.of("live")) == 1)
+    assert sink.numbers() == list(range(11, 501))
+    assert less.numbers() == list(range(491, 501))
+
+
+async def test_paced_connection_reads_older_entries_page_by_page(expected_logs: list[str]) -> None:
+    """What is not in memory any more is conflated as far as one page reaches; a hole is reported all the same."""
+    expected_logs.append("gap reported")
+    entries = [*keyed(1, 600, 1), *keyed(603, 700, 1)]
+    async with stage(entries, 700) as on:
+        connection, sink = await open_paced(on, Pace(0.1), id_of(10))
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert sink.numbers() == [PAGE_ENTRIES, 600, 700]
+    assert [one.fields["to"] for one in sink.of("gap")] == [CODEC.encode(602, make_entry(603).ms)]
+
+
+async def test_paced_connection_with_several_subscriptions_gets_nothing_twice() -> None:
+    """When it goes back for one of them, what the others have had stays out."""
+    async with stage(make_entries(1, 10), 10) as on:
+        connection, sink = connect(on.hub, WEBSOCKET, on.clock)
+        connection.terms = Terms(pace=Pace(0.1))
+        on.hub.open(connection, frozenset(), None)
+        on.hub.hearing.subscribe(connection, Subscription("a.*"), None)
+        on.hub.receive(keyed(11, 11, 1))
+        start = await on.hub.locate(id_of(8), field="position")
+        assert start is not None
+        on.hub.hearing.subscribe(connection, Subscription("a.b"), start)
+        on.hub.hearing.replay(connection, start)
+        await turn_until(lambda: connection.state is State.ATTACHED)
+    assert sink.numbers() == [11, 9, 10]

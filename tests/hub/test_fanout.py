@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from hub.connection import Connection
-from hub.fanout import FRAMING_BYTES, FanOut
+from hub.fanout import FanOut
 from hub.formats import SSE, WEBSOCKET, Format
+from hub.gathering import FRAMING_BYTES
+from hub.pace import Pacer
 from hub.principal import Principal
 from hub.router import Router
 from hub.subscriptions import Subscription, make_subscription
 from storage.entries import Entry
-from tests.hub.fakes import ManualClock, RecordingSink, make_entries, make_entry
+from tests.hub.fakes import ManualClock, RecordingSink, make_entries, make_entry, place_of
 
 
 class Stage:
@@ -17,7 +19,13 @@ class Stage:
 
     def __init__(self, chunk_bytes: int = 65536) -> None:
         self.router = Router()
-        self.fan_out = FanOut(self.router, chunk_bytes)
+        self.clock = ManualClock()
+        self.pacer = Pacer(self.clock.monotonic, chunk_bytes)
+        self.fan_out = FanOut(self.router, self.pacer, chunk_bytes)
+
+    def push(self, entries: list[Entry]) -> list[Connection]:
+        """Push a piece."""
+        return self.fan_out.push(entries, place_of(entries[0].seq - 1))
 
     def attach(self, subscription: Subscription | None = None, format: Format = SSE, audience: str = "public") -> RecordingSink:
         """Attach a connection with one subscription, and return its sink."""
@@ -33,7 +41,7 @@ def test_batch_reaches_each_connection_in_one_send() -> None:
     """What a batch holds for a connection is joined, in log order."""
     stage = Stage()
     first, second = stage.attach(), stage.attach(format=WEBSOCKET)
-    assert stage.fan_out.push(make_entries(1, 5)) == []
+    assert stage.push(make_entries(1, 5)) == []
     assert first.numbers() == second.numbers() == [1, 2, 3, 4, 5]
     assert len(first.offers) == len(second.offers) == 1
     assert stage.fan_out.delivered == 10
@@ -50,7 +58,7 @@ def test_connection_gets_its_part_and_no_more() -> None:
         make_entry(3, topic="a", data='{"n": 5}'),
         make_entry(4, topic="a", audience=["user:u"], data='{"n": 5}'),
     ]
-    stage.fan_out.push(entries)
+    stage.push(entries)
     assert (public.numbers(), large.numbers(), private.numbers(), none.offers) == ([1, 3], [2, 3], [4], [])
 
 
@@ -58,9 +66,9 @@ def test_bounds_of_one_kind_are_judged_entry_by_entry() -> None:
     """Entries that are alike but for their payload share a route, and each payload is looked at."""
     stage = Stage()
     sink = stage.attach(make_subscription("*", [], [], {"minN": 3}))
-    stage.fan_out.push([make_entry(n, topic="a", data=f'{{"n": {n}}}') for n in (1, 4, 2, 5)])
+    stage.push([make_entry(n, topic="a", data=f'{{"n": {n}}}') for n in (1, 4, 2, 5)])
     assert sink.numbers() == [4, 5]
-    stage.fan_out.push([make_entry(9, topic="a", data='{"n": 0}')])
+    stage.push([make_entry(9, topic="a", data='{"n": 0}')])
     assert len(sink.offers) == 1
 
 
@@ -68,7 +76,7 @@ def test_equal_parts_are_the_same_bytes() -> None:
     """Connections with one interest, and interests with one part, share the payload."""
     stage = Stage()
     sinks = [stage.attach(Subscription("a")), stage.attach(Subscription("a")), stage.attach(Subscription("*"))]
-    stage.fan_out.push([make_entry(1, topic="a"), make_entry(2, topic="a")])
+    stage.push([make_entry(1, topic="a"), make_entry(2, topic="a")])
     assert sinks[0].offers[0] is sinks[1].offers[0] is sinks[2].offers[0]
 
 
@@ -77,7 +85,7 @@ def test_full_sinks_are_returned() -> None:
     stage = Stage()
     slow, fast = stage.attach(), stage.attach()
     slow.room = 10
-    assert stage.fan_out.push(make_entries(1, 3)) == [slow.owner]
+    assert stage.push(make_entries(1, 3)) == [slow.owner]
     assert fast.numbers() == [1, 2, 3]
 
 
@@ -89,7 +97,7 @@ def test_interest_without_anybody_at_the_head_costs_no_encoding() -> None:
     assert sink.owner.interest is not None
     sink.owner.interest.attached.clear()
     [entry] = entries = make_entries(1, 1)
-    assert stage.fan_out.push(entries) == []
+    assert stage.push(entries) == []
     assert entry.sse is None
     assert stage.fan_out.delivered == 0
 
@@ -98,7 +106,7 @@ def test_pieces_are_about_one_chunk() -> None:
     """A batch is cut so that what may stay in memory of one send is about a chunk, and an event that is larger goes alone."""
     chunk = 2000
     entries = [make_entry(seq, data='"' + "x" * size + '"') for seq, size in enumerate([10, 900, 900, 5000, 1, 1, 1999, 1])]
-    pieces = list(FanOut(Router(), chunk).pieces(entries))
+    pieces = list(Stage(chunk).fan_out.pieces(entries))
     assert [entry for piece in pieces for entry in piece] == entries
     for piece in pieces:
         assert len(piece) == 1 or sum(len(entry.data) for entry in piece) + FRAMING_BYTES * (len(piece) - 1) <= chunk
@@ -110,11 +118,20 @@ def test_piece_of_entries_in_any_script_is_about_one_chunk() -> None:
     stage = Stage(chunk_bytes=4000)
     sink = stage.attach()
     for piece in stage.fan_out.pieces(entries):
-        stage.fan_out.push(piece)
+        stage.push(piece)
     assert max(map(len, sink.offers)) <= 4000 + len(SSE.event(entries[0]))
 
 
 def test_small_batch_is_one_piece() -> None:
     """Nothing is cut without need."""
     entries: list[Entry] = make_entries(1, 10)
-    assert list(FanOut(Router(), 65536).pieces(entries)) == [entries]
+    assert list(Stage().fan_out.pieces(entries)) == [entries]
+
+
+def test_keys_select_beside_subscriptions_without_any() -> None:
+    """An update reaches those who ask for its key and those who ask for none, each once."""
+    stage = Stage()
+    keyed, whatever = stage.attach(Subscription(keys=frozenset({"k1", "k3"}))), stage.attach()
+    bounded = stage.attach(make_subscription("*", [], [], {"minN": 2}, [], ["k2"]))
+    stage.push([make_entry(seq, topic="a", key=f"k{seq}", data=f'{{"n": {seq}}}') for seq in (1, 2, 3)])
+    assert (keyed.numbers(), whatever.numbers(), bounded.numbers()) == ([1, 3], [1, 2, 3], [2])

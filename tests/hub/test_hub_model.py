@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 from collections.abc import Coroutine
@@ -28,7 +29,8 @@ from hub.formats import SSE, WEBSOCKET
 from hub.hub import Hub
 from hub.principal import Principal
 from hub.subscriptions import Subscription, make_subscription
-from storage.entries import Entry
+from hub.terms import Pace, Terms
+from storage.entries import HIGH, Entry
 from storage.errors import StorageError, UnknownPosition
 from storage.positions import RECREATED, PositionCodec
 from tests.hub.decoding import Received
@@ -44,6 +46,9 @@ SMALL = {
     "hub.pages.CACHED_PAGES": 2,
     "hub.pages.RETRY_SECONDS": 0,
     "hub.catchup.LOOK_ENTRIES": 3,
+    "hub.catchup.PACED_LOOK_ENTRIES": 7,
+    "hub.gathering.CONFLATE_ENTRIES": 2,
+    "hub.pace.SLICE_SECONDS": 0,
     "hub.window.TRIM_ENTRIES": 2,
     "hub.router.MAX_ROUTES": 3,
     "hub.keeper.SWEEP_SLICE": 2,
@@ -54,6 +59,9 @@ TOPICS = ("a", "a.b", "a.c", "b.b", "b.b.b")
 PATTERNS = (*TOPICS, "*", "a.*", "*.b", "a.**", "b.**", "**")
 AUDIENCES = ("public", "user:u1", "org:o1", "org:o2")
 MANY_CLIENTS = 4
+PACE_SECONDS = 0.1
+NEVER = 1e9  # more events than come
+PACES = (None, None, Pace(PACE_SECONDS), Pace(PACE_SECONDS, above=50), Pace(PACE_SECONDS, above=NEVER))
 MANY_TURNS = 2000
 
 subscriptions = st.builds(
@@ -110,12 +118,15 @@ class Held:
 class Client:
     """A connection with the model of what it should get."""
 
-    def __init__(self, world: World, sse: bool, audiences: set[str], room: int | None) -> None:
+    def __init__(self, world: World, sse: bool, audiences: set[str], room: int | None, pace: Pace | None) -> None:
         self.world = world
         self.principal = Principal("u1", audiences=frozenset(audiences))
         self.connection, self.sink = connect(world.hub, SSE if sse else WEBSOCKET, world.clock, principal=self.principal, room=room)
+        self.connection.terms = Terms(pace=pace)
         self.sink.on_received = self.check
         self.sse = sse
+        self.pace = pace
+        self.deliveries: list[tuple[object, float, bool]] = []  # at the head: of which interest, when, and whether one was of high priority
         self.held: list[Held] = []
         self.seen: dict[str, None] = {}
         self.at: Place = (0, 0)  # SSE only: everything up to here was had, or reported as lost
@@ -156,6 +167,8 @@ class Client:
             assert self.world.place(next(reversed(self.seen))) < place, "out of order"
         self.seen[message.id] = None
         self.replayed += self.connection.state is State.READING
+        if self.connection.state is State.ATTACHED:
+            self.deliveries.append((self.connection.interest, self.world.clock.now, entry.priority == HIGH))
         assert self.connection.state in (State.READING, State.ATTACHED)
         assert message.fields["data"] == json.loads(entry.data)
         assert message.fields["event"] == entry.type
@@ -179,7 +192,21 @@ class Client:
             place
             for place, entry in self.world.by_place.items()
             if after < place <= to and audiences & set(entry.audience) and any(one.wants(entry, place) for one in self.active())
+            if not self._superseded(entry, place)
         ]
+
+    def _superseded(self, entry: Entry, place: Place) -> bool:
+        """Tell whether a paced client may do without an entry: a newer one with its type and key was for the client at some time."""
+        if self.pace is None or self.pace.above == NEVER or entry.key is None or entry.priority == HIGH:
+            return False
+        return any(
+            (other.type, other.key) == (entry.type, entry.key)
+            and at[0] == place[0]
+            and at > place
+            and self.audiences_ever & set(other.audience)
+            and any(one.wants(other, at) for one in self.held)
+            for at, other in self.world.by_place.items()
+        )
 
     # What is checked at the end
 
@@ -194,10 +221,22 @@ class Client:
             assert not self._owed(self.at, head)
         for one in self.active():
             self._check_complete(one)
+        if self.pace is not None:
+            self._check_pace()
+
+    def _check_pace(self) -> None:
+        """Insist that what one interest delivers comes in ticks, but for what is of high priority."""
+        last: dict[object, float] = {}
+        for (interest, when), ones in itertools.groupby(self.deliveries, key=lambda one: one[:2]):
+            high = any(one[2] for one in ones)
+            assert high or when == last.get(interest) or when - last.get(interest, 0.0) >= PACE_SECONDS - 1e-6
+            last[interest] = when
 
     def _check_complete(self, one: Held) -> None:
         for place, entry in self.world.by_place.items():
             if place[0] < self.world.generation or not self.audiences_always & set(entry.audience) or not one.wants(entry, place):
+                continue
+            if self._superseded(entry, place):
                 continue
             if entry.id not in self.seen:
                 assert place in self.world.gone, f"{place} was never delivered"
@@ -269,7 +308,9 @@ class World(RuleBasedStateMachine):
         audience = random.sample(AUDIENCES, random.randint(1, 2))
         source = random.choice([None, "s"])
         key = random.choice([None, "k1", "k2", "k3"])
-        self._append(topic=random.choice(TOPICS), type=random.choice("xy"), audience=audience, data=data, source=source, key=key)
+        priority = random.choice([None] * 7 + [HIGH])
+        type, topic = random.choice("xy"), random.choice(TOPICS)
+        self._append(topic=topic, type=type, audience=audience, data=data, source=source, key=key, priority=priority)
 
     def _append(self, **fields: Any) -> None:
         entry = make_entry(self.next, codec=self.log.codec, **fields)
@@ -325,9 +366,12 @@ class World(RuleBasedStateMachine):
         chosen=st.sets(subscriptions, min_size=1, max_size=2),
         start=starts,
         room=st.sampled_from([None, 10]),
+        pace=st.sampled_from(PACES),
     )
-    def open_sse(self, audiences: set[str], chosen: set[Subscription], start: tuple[str, int], room: int | None) -> Client:
-        client = Client(self, True, audiences, room)
+    def open_sse(
+        self, audiences: set[str], chosen: set[Subscription], start: tuple[str, int], room: int | None, pace: Pace | None
+    ) -> Client:
+        client = Client(self, True, audiences, room, pace)
         begin = self._locate(start)
         for one in chosen:
             client.hold(one, begin, begin.position.seq if begin else self.hub.head.seq)
@@ -338,9 +382,9 @@ class World(RuleBasedStateMachine):
         return client
 
     @precondition(lambda self: len(self.all) < MANY_CLIENTS)
-    @rule(target=clients, audiences=seen_by, room=st.sampled_from([None, None, 10]))
-    def open_websocket(self, audiences: set[str], room: int | None) -> Client:
-        client = Client(self, False, audiences, room)
+    @rule(target=clients, audiences=seen_by, room=st.sampled_from([None, None, 10]), pace=st.sampled_from(PACES))
+    def open_websocket(self, audiences: set[str], room: int | None, pace: Pace | None) -> Client:
+        client = Client(self, False, audiences, room, pace)
         self.all.append(client)
         self.hub.open(client.connection, frozenset(), None)
         return client
@@ -401,6 +445,7 @@ class World(RuleBasedStateMachine):
     def renew(self, client: Client, audiences: set[str]) -> None:
         if client.connection.state is not State.CLOSED:
             client.audiences_always &= audiences
+            client.audiences_ever |= audiences
             self.hub.hearing.renew(client.connection, Principal("u1", audiences=frozenset(audiences)))
 
     @precondition(lambda self: len(self.all) >= MANY_CLIENTS)
@@ -412,10 +457,17 @@ class World(RuleBasedStateMachine):
             self.hub.close(client.connection, 1000, "enough")
         self.all.remove(client)
 
-    @rule()
-    def heartbeat(self) -> None:
-        self.clock.now += 20
+    @rule(seconds=st.sampled_from([20, 0]))
+    def heartbeat(self, seconds: int) -> None:
+        self.clock.now += seconds
+        for client in self.all:
+            client.connection.due = self.clock.now
         self.run(self.hub.keeper.sweep())
+
+    @rule(seconds=st.sampled_from([0.0, 0.03, PACE_SECONDS, 1.0]))
+    def tick(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.run(self.hub.pacer.tick())
 
     @rule(failures=st.integers(0, 2))
     def hold_up(self, failures: int) -> None:
@@ -451,6 +503,11 @@ class World(RuleBasedStateMachine):
             assert one.state is not State.READING or one in queued or one in waiting
             assert one.interest.audiences == one.principal.audiences
             assert self.hub.head.seq >= one.covered_to or one.state is not State.ATTACHED
+            gathering = one.interest.gathering
+            assert (gathering is not None) == (client.pace is not None)
+            if gathering is not None:
+                assert not gathering.entries or (gathering.queued and one.interest.attached)
+                assert self.hub.place(one) <= self.hub.head or one.state is not State.ATTACHED
         assert sum(len(one.attached) for one in self.hub.router._interests.values()) == sum(
             client.connection.state is State.ATTACHED for client in self.all
         )
@@ -492,11 +549,16 @@ class World(RuleBasedStateMachine):
             if all(client.connection.state is State.ATTACHED for client in self.all):
                 break
             self.run(turns(1))
+        self.clock.now += PACE_SECONDS
+        self.run(self.hub.pacer.tick())
+        assert all(self.hub.place(client.connection) == self.hub.head for client in self.all)
 
 
 def make_again(entry: Entry, codec: PositionCodec) -> Entry:
     """Return another object for the same entry: the follower and the pages read each their own."""
-    return make_entry(entry.seq, entry.topic, entry.type, entry.audience, entry.data, entry.source, key=entry.key, codec=codec)
+    return make_entry(
+        entry.seq, entry.topic, entry.type, entry.audience, entry.data, entry.source, key=entry.key, priority=entry.priority, codec=codec
+    )
 
 
 def test_every_connection_has_what_it_is_owed_whatever_happens() -> None:
