@@ -10,10 +10,10 @@ from msgspec import Meta
 
 from channels.declaration import Access, Channel, EventType, Recent, Scope, Snapshot
 from channels.portfolio import MAX_DIGITS, is_amount
+from channels.valuation import SOURCE
 from channels.values import Details, Id, LongText, Number, Shape, SignedNumber, Symbol, Text, Time, Word, decimal_of, exact_sum
 from hub.terms import Pace, Terms
 
-PORTFOLIO_SOURCE = "tailcast.portfolio"  # of positions as they are valued here
 STRATEGY = "strategy"  # the kind of resource that a strategy is
 STRATEGY_STATUSES = ("started", "stopped", "error")
 RETRY_MS = 5000
@@ -86,8 +86,8 @@ class ValuedPosition(Shape):
 
     symbol: OfSymbol
     quantity: Annotated[str, Meta(description="How many are held; `0` once it is closed.")]
-    entry_price: Annotated[str | None, Meta(description="Average price at which they were bought.")]
-    current_price: Annotated[str | None, Meta(description="The latest price; null: none is known.")]
+    entry_price: Annotated[str, Meta(description="Average price at which they were bought.")]
+    current_price: Annotated[str, Meta(description="The latest price; the entry price as long as none is known.")]
     market_value: Annotated[str, Meta(description="Quantity times current price.")]
     unrealized_pnl: Annotated[str, Meta(description="What would be won by selling now.")]
     realized_pnl: Annotated[str, Meta(description="What was won by what has been sold.")]
@@ -246,7 +246,7 @@ POSITION_UPDATE = EventType(
     "trading.positions",
     key="symbol",
     check=_is_position,
-    sources=(PORTFOLIO_SOURCE,),
+    sources=(SOURCE,),
     shown=ValuedPosition,
     shown_sample={
         "symbol": "AAPL",
@@ -351,8 +351,8 @@ CHANNELS = (
         "positions",
         "The user's positions with their value: a snapshot with the value of all, then every change by a trade or a price.",
         (POSITION_UPDATE,),
-        sources=(PORTFOLIO_SOURCE,),
-        snapshot=Snapshot("positions", "user", ("position:update",), (PORTFOLIO_SOURCE,), limit=1000, gone=_is_closed, total=_total_value),
+        sources=(SOURCE,),
+        snapshot=Snapshot("positions", "user", ("position:update",), (SOURCE,), limit=1000, gone=_is_closed, total=_total_value),
     ),
     _channel(
         "prices",

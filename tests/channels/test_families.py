@@ -8,7 +8,7 @@ import pytest
 
 from channels.declaration import Channel, EventType
 from channels.families import CATALOGUE, CHANNELS, EVENT_TYPES, Catalogue, Selection, all_of
-from channels.trading import PORTFOLIO_SOURCE
+from channels.valuation import SOURCE
 from channels.values import Shape
 
 WANTED = """
@@ -100,7 +100,7 @@ def test_a_channel_shows_positions_as_they_are_valued_here() -> None:
         parts = CATALOGUE.selections(CATALOGUE.channels[name])
         others = [part for part in parts if "position:update" not in part.types]
         (valued,) = (part for part in parts if "position:update" in part.types)
-        assert valued == Selection(frozenset({"position:update"}), frozenset({PORTFOLIO_SOURCE}))
+        assert valued == Selection(frozenset({"position:update"}), frozenset({SOURCE}))
         assert [part.sources for part in others] == [frozenset()]
     channel = Channel("a", ".", (declared("x"),), also=("y",), sources=("s",))
     catalogue = Catalogue([channel, Channel("b", ".", (declared("y"),))])

@@ -70,7 +70,7 @@ def test_a_position_that_is_held_was_bought_at_a_price(quantity: object) -> None
 
 
 @pytest.mark.parametrize(("type", "field"), [("price:update", "price"), ("position:update", "entryPrice"), ("position:update", "quantity")])
-@pytest.mark.parametrize(("number", "good"), [("9" * 40, True), ("0." + "1" * 40, True), ("1" * 41, False), (1e41, False), (1e-41, False)])
+@pytest.mark.parametrize(("number", "good"), [("9" * 100, True), (1e99, True), (10**100, False), (1e100, False), (1e-101, False)])
 def test_numbers_of_a_portfolio_have_a_bounded_count_of_digits(type: str, field: str, number: object, good: bool) -> None:
     """Its sums and products are exact, and so what goes into them is not of any length (D3)."""
     payload = {**EVENT_TYPES[type].sample, field: number}
