@@ -9,7 +9,7 @@ import pytest
 
 from channels.declaration import Access
 from channels.families import CATALOGUE, EVENT_TYPES
-from channels.trading import PORTFOLIO_SOURCE
+from channels.valuation import SOURCE
 from storage.entries import NewEvent
 from tests.handlers.asking import ADMIN, AGENT, PUBLISHER, caught_up, own, session, ticket
 from tests.handlers.assembly import USER, Assembly, token
@@ -174,7 +174,7 @@ async def test_positions_are_shown_as_they_are_valued_here(here: Assembly) -> No
     async with opened(here, "/api/stream/positions", "?replay=0") as positions, opened(here, TRADING, "?replay=0") as trading:
         assert await until_live(positions) == await until_live(trading) == []
         await published(here, sample("position:update", "user:u1"), sample("trade:new", "user:u1"))
-        valued = NewEvent("trading.positions", "position:update", ("user:u1",), '{"valued":1}', source=PORTFOLIO_SOURCE)
+        valued = NewEvent("trading.positions", "position:update", ("user:u1",), '{"valued":1}', source=SOURCE)
         await here.appender.append([valued])
         assert (await positions.next()).data == '{"valued":1}'
         assert [(await trading.next()).type for _ in range(2)] == ["trade:new", "position:update"]
