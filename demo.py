@@ -20,7 +20,7 @@ from storage.errors import StorageError
 
 logger = logging.getLogger("tailcast.server")
 
-PAUSE_SECONDS = 0.5  # between sample events
+PAUSE_SECONDS = 0.25  # between sample events
 TOKEN_SECONDS = 30 * 86400
 # Where to look: at all of it, and at each family.
 WATCH = (
@@ -49,7 +49,7 @@ async def run(services: Services) -> None:
 
 
 async def feed(appender: Appender) -> None:
-    """Publish two sample events a second."""
+    """Publish four sample events a second."""
     for event in events(time.time):
         try:
             await appender.append([event])

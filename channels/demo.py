@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from itertools import count
+from itertools import count, cycle
 from typing import Any
 
-from channels.families import EVENT_TYPES
+from channels import payments
+from channels.families import EVENT_TYPES, FAMILIES
 from channels.validation import VALIDATION
 from hub.formats import rfc3339_of
 from storage.entries import NewEvent
@@ -92,19 +93,34 @@ MOVES: Mapping[str, Callable[[int], Fields | None]] = {
 }
 
 
+# Whose turn it is, one after the other: each family of users, of which two have their payments declared in one module.
+TURNS = tuple(
+    tuple(one.name for channel in channels for one in channel.events if one.name in MOVES)
+    for family in FAMILIES
+    for channels in ([[one] for one in family.CHANNELS] if family is payments else [family.CHANNELS])
+)
+
+
 def events(now: Callable[[], float]) -> Iterator[NewEvent]:
-    """Yield events for ever: one of each type, family after family, and a price after each.
+    """Yield events for ever: one of each family in turn, and a price after each.
 
     Args:
         now: Returns seconds since 1970.
     """
     prices = count(1)
+    for moves in cycle([_moves(types) for types in TURNS]):
+        type, fields = next(moves)
+        yield _made(type, fields, now())
+        yield _made("price:update", _price(next(prices)), now())
+
+
+def _moves(types: tuple[str, ...]) -> Iterator[tuple[str, Fields]]:
+    """Yield what one family does, round after round."""
     for number in count(1):
-        for type, move in MOVES.items():
-            fields = move(number)
+        for type in types:
+            fields = MOVES[type](number)
             if fields is not None:
-                yield _made(type, fields, now())
-                yield _made("price:update", _price(next(prices)), now())
+                yield type, fields
 
 
 def _made(type: str, fields: Fields, now: float) -> NewEvent:

@@ -16,10 +16,10 @@ from storage.entries import NewEvent
 
 NOON = 1_795_176_000.0  # 2026-11-20T12:00:00Z
 PRICE = "price:update"
-ROUND = 2 * len(demo.MOVES)  # events of a round at the most
+EVENTS = 2000
 
 
-def feed(count: int = 4 * ROUND) -> list[NewEvent]:
+def feed(count: int = EVENTS) -> list[NewEvent]:
     """Return the first events of the feed."""
     return list(islice(demo.events(lambda: NOON), count))
 
@@ -35,6 +35,14 @@ def test_the_feed_has_every_declared_type() -> None:
     counts = Counter(event.type for event in feed())
     assert all(counts[type] > 1 for type in EVENT_TYPES)
     assert [event.type == PRICE for event in feed(6)] == [False, True] * 3
+
+
+def test_each_family_has_its_turn() -> None:
+    """Whoever watches one family does not wait for long."""
+    assert len(demo.TURNS) == 5
+    shown = [event.type for event in feed() if event.type != PRICE]
+    for place, types in enumerate(demo.TURNS):
+        assert set(shown[place :: len(demo.TURNS)]) == set(types)
 
 
 def test_the_feed_never_stands_still() -> None:
