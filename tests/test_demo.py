@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 import demo
 from channels.demo import ENTITY, FIRST_PRICES, ORG, OWNED, PUBLISHER, USER, events
+from channels.families import EVENT_TYPES
 from storage.entries import NewEvent
 from storage.errors import Unavailable
 from storage.owned import Owned
@@ -75,11 +77,32 @@ async def test_the_demo_shows_where_to_look(tmp_path: Path) -> None:
             assert (await get(port, "/readyz")).error() == (503, "unavailable", None)
 
 
-async def test_the_demo_user_owns_what_the_samples_are_about(mongodb_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may open the streams of these resources; while MongoDB is away the feed waits with giving them to it."""
+@pytest.fixture
+async def here(mongodb_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Assembly]:
+    """An assembly whose demo feed, once it runs, runs as fast as it can."""
     monkeypatch.setattr(demo, "PAUSE_SECONDS", 0)
-    here, asked = Assembly(mongodb_uri, database_name), []
-    await here.start()
+    assembly = Assembly(mongodb_uri, database_name)
+    await assembly.start()
+    yield assembly
+    await assembly.stop()
+
+
+@contextlib.asynccontextmanager
+async def feeding(here: Assembly) -> AsyncIterator[None]:
+    """Let the demo run, until it has published something of each family and beyond."""
+    async with EventStream(here.port, "?types=sync.completed", token=token(USER, entity=ENTITY)) as stream:
+        running = asyncio.create_task(demo.run(here.services))
+        try:
+            await stream.next_of("sync.completed")
+            yield
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+
+
+async def test_the_demo_user_owns_what_the_samples_are_about(here: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may open the streams of these resources; while MongoDB is away the feed waits with giving them to it."""
+    asked: list[str] = []
     give = here.services.state.ownership.set_owners
 
     async def refusing(resource: str, owners: Sequence[str]) -> Owned:
@@ -89,15 +112,22 @@ async def test_the_demo_user_owns_what_the_samples_are_about(mongodb_uri: str, d
         return await give(resource, owners)
 
     monkeypatch.setattr(here.services.state.ownership, "set_owners", refusing)
-    async with EventStream(here.port, "?types=stream:updated", token=token(USER)) as stream:
-        feeding = asyncio.create_task(demo.run(here.services))
-        await stream.next_of("stream:updated")
-        feeding.cancel()
-        await asyncio.wait({feeding})
-    assert asked == [OWNED[0], *OWNED]
+    async with feeding(here):
+        assert asked == [OWNED[0], *OWNED]
     owned = await here.services.state.ownership.owners_of(OWNED)
     assert {name: one.owners for name, one in owned.items()} == dict.fromkeys(OWNED, (f"user:{USER}",))
-    await here.stop()
+
+
+async def test_every_place_to_look_is_moving(here: Assembly) -> None:
+    """Each line that the demo prints shows something of the feed (X1)."""
+    user = token(USER, org=ORG, entity=ENTITY)
+    async with feeding(here):
+        for target, credential in [*((one, user) for one in demo.WATCH), *((one, None) for one in demo.OPEN_TO_ALL)]:
+            async with EventStream(here.port, path=target, token=credential) as stream:
+                assert stream.head.status == 200, target
+                await stream.welcome()
+                while (await stream.next()).type not in EVENT_TYPES:
+                    pass
 
 
 async def test_the_feed_goes_on_after_what_could_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
