@@ -40,22 +40,24 @@ class Validation:
 
     Args:
         catalogue: The types that are declared.
+
+    `types` are their names, and `is_claimed` tells whether a channel claims a topic.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._rules = {name: _Rules(declared, catalogue.further_audience(name)) for name, declared in catalogue.types.items()}
+        self.types = frozenset(self._rules)
         self.is_claimed = catalogue.is_claimed
 
-    def facts(self, type: str, data: bytes | msgspec.Raw, audience: tuple[str, ...]) -> Facts | None:
-        """Return what a payload says of its event; None: no channel declares its type, so that it may be anything.
+    def facts(self, type: str, data: bytes | msgspec.Raw, audience: tuple[str, ...]) -> Facts:
+        """Return what a payload of a declared type says of its event.
 
         Raises:
             msgspec.ValidationError: If it is not of the shape that its type declares.
             Unfit: If it cannot be for another reason.
             RecursionError: If it is nested too deeply to tell.
         """
-        rules = self._rules.get(type)
-        return None if rules is None else rules.facts(data, audience)
+        return self._rules[type].facts(data, audience)
 
     def event(
         self,

@@ -11,13 +11,13 @@ import msgspec
 
 from channels.validation import VALIDATION, Validation
 from handlers.refused_fields import RefusedFields, Search
-from handlers.shapes import check_source, facts_of
+from handlers.shapes import facts_of
 from handlers.validation import described
 from hub.errors import BadRequest, InvalidEvent, TooLarge
 from hub.formats import RESERVED_TYPES
 from hub.principal import AUDIENCE_KINDS, Principal, is_audience
 from hub.subscriptions import MAX_KEY_LENGTH, MAX_TOPIC_LENGTH, is_name, is_topic
-from storage.entries import HIGH, OWN_TOPICS, NewEvent
+from storage.entries import HIGH, OWN_TOPICS, NewEvent, is_own_source
 
 MAX_AUDIENCES = 100
 MAX_ID_LENGTH = 256
@@ -170,7 +170,8 @@ def _accept(event: EventIn, publisher: Principal, correlation_id: str, search: S
         raise _invalid("type", "a name that is none of the server's own messages", event.type)
     if not is_name(source):
         raise _invalid("source", "a name without spaces, commas and asterisks", source)
-    check_source(source)
+    if is_own_source(source):
+        raise _invalid("source", "a source that is none of the server's own", source)
     _check_audience(event.audience)
     _check_optional(event)
     _check_payload(event, search)

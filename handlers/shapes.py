@@ -1,4 +1,4 @@
-"""What channels ask of an event that is published: its payload's shape, its topic, its source. Errors name the field. Knows no request."""
+"""What channels ask of an event that is published: its payload's shape, and its topic. Errors name the field. Knows no request."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import msgspec
 from channels.validation import Facts, Unfit, Validation
 from handlers.validation import described
 from hub.errors import InvalidEvent
-from storage.entries import is_own_source
 
 
 def facts_of(validation: Validation, topic: str, type: str, audience: tuple[str, ...], data: msgspec.Raw) -> Facts | None:
@@ -16,8 +15,12 @@ def facts_of(validation: Validation, topic: str, type: str, audience: tuple[str,
     Raises:
         InvalidEvent: If the event is not what its type declares, or its type is not declared and its topic is claimed.
     """
+    if type not in validation.types:
+        if validation.is_claimed(topic):
+            raise InvalidEvent(f"expected a declared type under this topic, which a channel claims, not {type[:80]!r}", field="type")
+        return None
     try:
-        facts = validation.facts(type, data, audience)
+        return validation.facts(type, data, audience)
     except msgspec.ValidationError as error:
         message, path = described(error)
         raise InvalidEvent(f"{type}: {message}", field=_within_data(path)) from None
@@ -25,19 +28,6 @@ def facts_of(validation: Validation, topic: str, type: str, audience: tuple[str,
         raise InvalidEvent(f"{type}: {error}", field=error.field) from None
     except RecursionError:
         raise InvalidEvent(f"{type}: the payload is nested too deeply", field="data") from None
-    if facts is None and validation.is_claimed(topic):
-        raise InvalidEvent(f"expected a declared type under this topic, which a channel claims, not {type[:80]!r}", field="type")
-    return facts
-
-
-def check_source(source: str) -> None:
-    """Make sure that a publisher does not speak in the server's name.
-
-    Raises:
-        InvalidEvent: If it does.
-    """
-    if is_own_source(source):
-        raise InvalidEvent(f"expected a source that is none of the server's own, not {source[:80]!r}", field="source")
 
 
 def _within_data(path: str | None) -> str:

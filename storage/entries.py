@@ -31,7 +31,7 @@ def ms_of(document: Mapping[str, Any]) -> int:
 
 def is_own_source(source: str) -> bool:
     """Tell whether this is a source of the server's own events: `tailcast`, or `tailcast.` and more."""
-    return source.partition(".")[0] == OWN_SOURCE
+    return source.startswith(OWN_SOURCE) and source.partition(".")[0] == OWN_SOURCE
 
 
 class NewEvent:

@@ -46,5 +46,5 @@ def test_an_initial_price_is_of_the_shape_of_prices() -> None:
     initial = {**PRICE_UPDATE.sample, "initializing": True}
     assert PRICES.snapshot is not None
     assert PRICES.snapshot.each
-    assert VALIDATION.facts("price:update", msgspec.json.encode(initial), ("public",)) is not None
+    assert VALIDATION.facts("price:update", msgspec.json.encode(initial), ("public",)).key == initial["symbol"]
     assert msgspec.convert(initial, PriceUpdate, strict=False).initializing is True

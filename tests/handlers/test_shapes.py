@@ -113,6 +113,12 @@ def test_a_payload_that_is_no_object_is_refused(type: str, data: Any) -> None:
     assert refused(body(type, data)).field == "data"
 
 
+@pytest.mark.parametrize("payload", [5, None, [], {"email": "a@b.example"}])
+def test_a_type_that_nobody_declares_may_be_anything(payload: Any) -> None:
+    """The server is useful without writing Python (X6)."""
+    assert json.loads(taken(body("greeting", payload))[0].data) == payload
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
