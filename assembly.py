@@ -25,12 +25,14 @@ from handlers.revision import Revision
 from handlers.roll import RollCall
 from handlers.services import Limits, Services
 from handlers.sockets import Poller
+from handlers.watchers import Watchers
 from hub.folding import Folding
 from hub.folds import Folds
 from hub.hub import Hub
 from hub.keeper import Clock
 from hub.overlay import Overlay
 from hub.snapshots import Snapshots
+from hub.totals import Totals
 from settings import Settings, algorithms_and_keys
 from storage.appender import Appender
 from storage.follower import Follower
@@ -65,6 +67,7 @@ class Parts:
             "sweep": services.hub.keeper.run(),
             "revision of rights": self.revision.run(),
             "roll": self.roll.run(),
+            "totals": services.watchers.run(),
             "outbox": self.outbox.run(),
             "folding": self.folding.run(),
         }
@@ -106,6 +109,8 @@ def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Cloc
         revocations=hub.rights.revocations,
     )
     belonging = Belonging(state.ownership, hub.rights.changes)
+    roll = RollCall(state.roll, hub.rights.roll, clock, partial(_totals, hub))
+    totals = Totals(hub.connections, hub.rights.census, hub.rights.roll.elsewhere, roll.elsewhere)
     services = Services(
         hub=hub,
         appender=Appender(log, seconds=settings.append_seconds),
@@ -115,9 +120,10 @@ def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Cloc
         recent=RecentEvents(log, CATALOGUE.recent_types),
         snapshots=Snapshots(hub, overlay, state.snapshots, log, clock.time),
         poller=Poller(asyncio.get_running_loop()),
-        roll=RollCall(state.roll, hub.rights.roll, clock, partial(_totals, hub)),
+        roll=roll,
         limits=make_limits(settings),
         rates=RateLimits(make_rates(settings), Refusals(asyncio.get_running_loop().call_later), clock.monotonic),
+        watchers=Watchers(hub, totals, clock.time),
         refused_fields=RefusedFields(settings.refused_fields),
         ready=log.barrier,
         allowed_origins=frozenset(settings.allowed_origins),
@@ -127,7 +133,7 @@ def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Cloc
         services,
         Follower(log, hub),
         Revision(hub, state, belonging),
-        services.roll,
+        roll,
         Outbox(services),
         Folding(overlay, log, state.snapshots, state.folding),
     )
@@ -135,7 +141,8 @@ def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Cloc
 
 def _totals(hub: Hub) -> dict[str, int]:
     """Return what this process has in all, as the others hear it."""
-    return {"connections": len(hub.connections), "subscriptions": hub.router.subscriptions()}
+    users = hub.rights.census.users()
+    return {"connections": len(hub.connections), "subscriptions": hub.router.subscriptions(), "users": users}
 
 
 def make_verifier(settings: Settings) -> TokenVerifier:

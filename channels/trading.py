@@ -385,5 +385,13 @@ CHANNELS = (
         scope=Scope.RESOURCE,
         resource=STRATEGY,
     ),
+    _channel(
+        "metrics",
+        "How many clients and users are connected; for an admin also whose they are.",
+        (),
+        also=(),
+        access=Access.ANYONE,
+        recent=None,
+    ),
     _channel("alerts", "Alerts to all sessions of the user; those of level error at once.", (ALERT_NEW,)),
 )

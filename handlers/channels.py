@@ -8,11 +8,11 @@ from typing import ClassVar, NamedTuple
 from channels.declaration import Access, Channel, Scope
 from channels.families import Catalogue, Selection
 from handlers.authentication import RESUME
-from handlers.belongings import Belongings
+from handlers.belongings import NOTHING, Belongings
 from handlers.resources import KEEPERS, resource_name
 from handlers.resumption import Resumption
 from handlers.sse import COMMON_PARAMETERS, Admission, SseOpening, listed
-from hub.connection import Start
+from hub.connection import Connection, Start
 from hub.errors import BadRequest, Forbidden, NotFound
 from hub.formats import SseFormat
 from hub.principal import ADMIN, ANONYMOUS, PUBLIC, Principal, audience_of
@@ -41,8 +41,12 @@ class ChannelStream(SseOpening):
 
     async def get(self, **path: str) -> None:
         """Answer with a stream that ends when the client, the credential or the server does."""
+        await self.open(**path)
+
+    async def open(self, **path: str) -> Connection | None:
+        """Open a connection; None: it was turned away, or the client has left."""
         channel = self.CHANNEL
-        principal = await self._visitor()
+        principal = await self.visitor()
         resumption = self.resumption(channel.name)
         self.require_same(principal, resumption)
         asked = self._arguments(resumption)
@@ -57,7 +61,7 @@ class ChannelStream(SseOpening):
             # Where it was before; if the log was made anew meanwhile, its beginning.
             start = Start(min(head, self.services.hub.head))
         belongings = await self._belongings(principal, subscriptions, chosen)
-        self.admit(
+        return self.admit(
             Admission(
                 principal,
                 subscriptions,
@@ -72,7 +76,7 @@ class ChannelStream(SseOpening):
 
     # Who asks
 
-    async def _visitor(self) -> Principal:
+    async def visitor(self) -> Principal:
         """Return who asks, if the channel is for that one.
 
         Raises:
@@ -120,7 +124,7 @@ class ChannelStream(SseOpening):
         limits = self._limits(principal, id)
         keys = _keys(asked.get(SYMBOLS))
         if resumption is not None:
-            before = next(iter(resumption.subscriptions))
+            before = next(iter(resumption.subscriptions), Subscription())
             if limits and before.audiences != limits:
                 raise BadRequest("the resume token is of another resource", field=RESUME)
             limits, keys = before.audiences, before.keys
@@ -158,6 +162,8 @@ class ChannelStream(SseOpening):
         )
 
     async def _belongings(self, principal: Principal, subscriptions: frozenset[Subscription], chosen: Chosen) -> Belongings:
+        if not subscriptions:
+            return NOTHING
         try:
             return await self.belongings(principal, subscriptions, chosen.granted)
         except Forbidden:
@@ -179,8 +185,8 @@ class ChannelStream(SseOpening):
         return _within(found, MAX_RECENT_BYTES)
 
 
-def door(channel: Channel, catalogue: Catalogue) -> type[ChannelStream]:
-    """Return the handler of a channel."""
+def door(channel: Channel, catalogue: Catalogue, base: type[ChannelStream] = ChannelStream) -> type[ChannelStream]:
+    """Return the handler of a channel, which is like `base`."""
     members = {
         "__doc__": f"`GET {channel.path}`: {channel.title}",
         "CHANNEL": channel,
@@ -190,7 +196,7 @@ def door(channel: Channel, catalogue: Catalogue) -> type[ChannelStream]:
         "OPEN": channel.access is Access.ANYONE,
         "ANONYMOUS": channel.access is Access.ANYONE,
     }
-    return type("ChannelStream", (ChannelStream,), members)
+    return type(base.__name__, (base,), members)
 
 
 def _of_user(principal: Principal, user: str) -> frozenset[str]:

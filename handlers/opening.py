@@ -23,11 +23,15 @@ class Opening(Handler):
     def prepare(self) -> None:
         """Count who comes, before anything else is looked at."""
         super().prepare()
-        if self.request.method == "GET":
+        if self.request.method == "GET" and self.opens_stream():
             try:
                 self.services.rates.connect(self.address, correlationId=self.correlation_id)
             except TooMany as error:
                 self.turn_away(error)
+
+    def opens_stream(self) -> bool:
+        """Tell whether this GET asks for a connection."""
+        return True
 
     def turn_away(self, error: TooMany | NotReady) -> None:
         """Refuse who may come back later; a transport that has an own way to say so answers instead.

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import logging
+from typing import ClassVar
 
 from handlers import cloudevents, events
 from handlers.base import Handler
 from handlers.refusals import REFUSED_FIELD
 from hub.errors import BadRequest, InvalidEvent, TooLarge, UnsupportedMedia
-from storage.entries import NewEvent
+from storage.entries import NewEvent, Receipt
 
 logger = logging.getLogger("tailcast.handlers")
 
 JSON = "application/json"
 
 
-class Publish(Handler):
-    """Takes events from publishers and admins. A request is taken whole or refused whole, with everything that is wrong with it."""
+class Publishing(Handler):
+    """The base of handlers that take events. A request is taken whole or refused whole, with everything that is wrong with it."""
 
     CORS_METHODS = "POST"
+    ROLES: ClassVar[tuple[str, ...]] = ("publisher", "admin")
 
     async def prepare(self) -> None:  # type: ignore[override]  # Tornado awaits what comes back
         """Know who is asking before the body is read."""
         super().prepare()
         if self.request.method == "POST":
-            self.publisher = await self.principal("publisher", "admin")
+            self.publisher = await self.principal(*self.ROLES)
 
-    async def post(self) -> None:
-        """Append all events or none, and answer 202 with their ids once they are journaled."""
-        given = parse(self.body, self.request.headers.get("Content-Type", JSON))
+    async def take(self, given: list[events.EventIn | InvalidEvent]) -> list[Receipt]:
+        """Append all events or none, and return their receipts once they are journaled.
+
+        Raises:
+            TooLarge: If there are too many, or the payload of one is too large.
+            TooMany: If the publisher publishes too much.
+            InvalidEvent: If one of them cannot be taken.
+            Unavailable: If MongoDB is away: what became of them is unknown.
+        """
         limits = self.services.limits
         if len(given) > limits.max_batch_events:
             raise TooLarge(f"at most {limits.max_batch_events} events a request, not {len(given)}")
@@ -39,7 +47,7 @@ class Publish(Handler):
             for one in receipts:
                 fields = {"correlationId": self.correlation_id, "id": one.id, "duplicate": one.duplicate}
                 logger.debug("published", extra={"fields": fields})
-        self.answer({"events": [{"id": one.id, "duplicate": one.duplicate} for one in receipts]}, status=202)
+        return receipts
 
     def _accepted(self, given: list[events.EventIn | InvalidEvent]) -> list[NewEvent]:
         services = self.services
@@ -55,6 +63,15 @@ class Publish(Handler):
             fields = {"field": error.field, "correlationId": self.correlation_id}
             services.rates.refusals.count(REFUSED_FIELD, self.publisher.user, **fields)
             raise
+
+
+class Publish(Publishing):
+    """Takes events from publishers and admins."""
+
+    async def post(self) -> None:
+        """Answer 202 with the events' ids."""
+        receipts = await self.take(parse(self.body, self.request.headers.get("Content-Type", JSON)))
+        self.answer({"events": [{"id": one.id, "duplicate": one.duplicate} for one in receipts]}, status=202)
 
 
 def parse(body: bytes, content_type: str) -> list[events.EventIn | InvalidEvent]:

@@ -6,7 +6,8 @@ import re
 
 from channels.families import CATALOGUE, Catalogue
 from handlers.base import Handler
-from handlers.channels import door
+from handlers.broadcast import Broadcast
+from handlers.channels import ChannelStream, door
 from handlers.health import Alive, Ready
 from handlers.payments import PaymentStep, PaymentStream, PaymentStreams
 from handlers.publish import Publish
@@ -17,6 +18,7 @@ from handlers.sessions import Session, Sessions
 from handlers.stream import Stream
 from handlers.subscribe import Stats, Subscribe
 from handlers.tickets import TicketIssue
+from handlers.totals import TotalsStream
 from handlers.websocket import WebSocket
 
 FIXED: list[tuple[str, type[Handler]]] = [
@@ -34,14 +36,18 @@ FIXED: list[tuple[str, type[Handler]]] = [
     (r"/streams/(?P<id>[^/]+)/(?P<step>[^/]+)", PaymentStep),
     (r"/events/subscribe", Subscribe),
     (r"/events/stats", Stats),
+    (r"/api/stream/test", Broadcast),
     (r"/healthz", Alive),
     (r"/readyz", Ready),
 ]
 
+LIKE = {"metrics": TotalsStream}  # channels that do more than to show events
+
 
 def routes(catalogue: Catalogue) -> list[tuple[str, type[Handler]]]:
     """Return all routes, with one for each channel that has a path of its own."""
-    return FIXED + [(one.path, door(one, catalogue)) for one in catalogue if one.path is not None and not one.own_handler]
+    channels = [one for one in catalogue if not one.own_handler]
+    return FIXED + [(one.path, door(one, catalogue, LIKE.get(one.name, ChannelStream))) for one in channels if one.path is not None]
 
 
 ROUTES = routes(CATALOGUE)

@@ -19,6 +19,7 @@ from handlers.refusals import CONNECTIONS, ORG_CONNECTIONS
 from handlers.refused_fields import RefusedFields
 from handlers.roll import RollCall
 from handlers.sockets import Poller
+from handlers.watchers import Watchers
 from hub.errors import NotReady, TooMany
 from hub.hub import Hub
 from hub.principal import Principal
@@ -70,6 +71,7 @@ class Services:
     roll: RollCall
     limits: Limits
     rates: RateLimits
+    watchers: Watchers
     refused_fields: RefusedFields
     ready: Callable[[], Awaitable[None]]
     allowed_origins: frozenset[str] = frozenset()

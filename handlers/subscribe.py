@@ -16,6 +16,7 @@ from hub.subscriptions import MAX_LIST_LENGTH, Subscription
 CHANNEL = CATALOGUE.channels[SUBSCRIPTIONS]
 SELECTIONS = CATALOGUE.selections(CHANNEL)
 STREAMS, USERS, ALL = CHANNEL.parameters
+COUNTED = ("connections", "subscriptions")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -75,7 +76,8 @@ class Stats(Handler):
         """Answer with how many connections and subscriptions there are: in all, as far as it is known here, and in this process."""
         await self.principal()
         roll = self.services.roll
-        here = roll.count()
+        counted = roll.count()
+        here = {name: counted[name] for name in COUNTED}
         elsewhere = roll.elsewhere()
         total = {name: count + sum(one.get(name, 0) for one in elsewhere) for name, count in here.items()}
         self.answer({**total, "servers": 1 + len(elsewhere), "here": here})

@@ -33,6 +33,7 @@ SERVER_MESSAGES = (
     "closing",
     "pong",
     "renewed",
+    "metrics",
     "error",
 )
 RESERVED_TYPES = frozenset({*SERVER_MESSAGES, "open", "event"})

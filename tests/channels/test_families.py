@@ -46,6 +46,7 @@ def test_every_channel_has_its_place() -> None:
         "trading": "/api/stream/trading",
         "ai-decisions": "/api/stream/ai-decisions",
         "strategies": "/api/stream/strategies/(?P<id>[^/]+)",
+        "metrics": "/api/stream/metrics",
         "alerts": "/api/stream/alerts",
         "entities": "/events",
     }

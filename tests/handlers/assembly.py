@@ -59,7 +59,8 @@ class Assembly:
 
     async def start(self) -> None:
         """Serve; the sweep runs only when a test calls `pass_seconds`, the roll is called only by `roll.exchange()`, the
-        outbox is looked at only by `outbox.sweep()`, and snapshots are folded only by `folding.turn()`."""
+        outbox is looked at only by `outbox.sweep()`, totals are told only by `services.watchers.tell()`,
+        and snapshots are folded only by `folding.turn()`."""
         await self.log.open()
         parts = assemble(self.settings, self.log, self.state, await self.state.open(), self.clock, self.settings.max_connections)
         self.services, self.follower, self.revision, self.roll = parts.services, parts.follower, parts.revision, parts.roll
@@ -67,7 +68,7 @@ class Assembly:
         self.services.jitter_ms = lambda: 1234
         self.hub, self.appender = self.services.hub, self.services.appender
         for name, work in parts.work().items():
-            if name in ("sweep", "roll", "outbox", "folding"):
+            if name in ("sweep", "roll", "totals", "outbox", "folding"):
                 work.close()
             else:
                 self.tasks.append(asyncio.create_task(work, name=name))

@@ -36,6 +36,8 @@ route                        method  none  malformed  expired  wrong-key  wrong-
 /api/stream/ai-decisions     GET     401   401        401      401        401             200           200    200   200        200
 /api/stream/strategies/<id>  GET     401   401        401      401        401             403           403    200   403        200
 /api/stream/alerts           GET     401   401        401      401        401             200           200    200   200        200
+/api/stream/metrics          GET     200   401        401      401        401             200           200    200   200        200
+/api/stream/test             POST    401   401        401      401        401             403           403    403   403        202
 /events                      GET     401   401        401      401        401             200           200    200   403        403
 /events/subscribe            GET     401   401        401      401        401             200           200    200   200        200
 /events/stats                GET     401   401        401      401        401             200           200    200   200        200

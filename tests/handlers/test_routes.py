@@ -8,8 +8,14 @@ from handlers.routes import FIXED, ROUTES, routes, template
 
 
 def test_only_these_handlers_are_open() -> None:
-    """Without a credential there are the two probes, prices, and the WebSocket that takes one in its first message."""
-    assert {pattern for pattern, handler in ROUTES if handler.OPEN} == {"/healthz", "/readyz", "/ws", "/api/stream/prices"}
+    """Without a credential there are the two probes, prices, metrics, and the WebSocket that takes one in its first message."""
+    assert {pattern for pattern, handler in ROUTES if handler.OPEN} == {
+        "/healthz",
+        "/readyz",
+        "/ws",
+        "/api/stream/prices",
+        "/api/stream/metrics",
+    }
 
 
 def test_each_path_has_one_handler() -> None:

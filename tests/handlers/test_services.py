@@ -77,6 +77,7 @@ async def test_clients_do_not_come_back_all_at_once(here: Assembly) -> None:
         roll=here.services.roll,
         limits=here.services.limits,
         rates=here.services.rates,
+        watchers=here.services.watchers,
         refused_fields=here.services.refused_fields,
         ready=here.services.ready,
     )
