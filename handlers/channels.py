@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -13,7 +14,7 @@ from handlers.resources import KEEPERS, resource_name
 from handlers.resumption import Resumption
 from handlers.sse import COMMON_PARAMETERS, Admission, SseOpening, listed
 from hub.connection import Connection, Start
-from hub.errors import BadRequest, Forbidden, NotFound
+from hub.errors import BadRequest, Forbidden, NotFound, NotReady
 from hub.formats import SseFormat
 from hub.principal import ADMIN, ANONYMOUS, PUBLIC, Principal, audience_of
 from hub.subscriptions import MAX_KEY_LENGTH, MAX_LIST_LENGTH, Subscription, is_name
@@ -22,6 +23,8 @@ from storage.recent import Wanted
 
 SYMBOLS, USER_ID, REPLAY = "symbols", "userId", "replay"
 MAX_RECENT_BYTES = 256 << 10  # of last events that one client gets: what its socket does not take of them waits in memory
+
+Beginning = Callable[[frozenset[str], SseFormat], bytes]  # makes bytes of what was read, for whoever has these audiences by now
 
 
 class Chosen(NamedTuple):
@@ -54,13 +57,19 @@ class ChannelStream(SseOpening):
         chosen = await self._chosen(principal, asked, path.get("id"), resumption)
         start = await self.start((resumption.position, RESUME) if resumption else (None, RESUME))
         subscriptions = self._subscriptions(chosen)
-        past: list[Entry] = []
-        if start is None and channel.recent is not None:
-            head = self.services.hub.head
-            past = await self._past(principal, subscriptions, chosen, replay)
-            # Where it was before; if the log was made anew meanwhile, its beginning.
-            start = Start(min(head, self.services.hub.head))
+        is_new = start is None and bool(channel.recent or channel.snapshot)
+        hub, head = self.services.hub, self.services.hub.head
+        try:
+            first = await self._first(principal, subscriptions, chosen, replay) if is_new else []
+        except NotReady as error:
+            self.turn_away(error)
+            return None
         belongings = await self._belongings(principal, subscriptions, chosen)
+        # Nothing is awaited from here on: state is as of now, and so is the start. Last events are of before they were read, and what has
+        # come since follows them; if the log was made anew meanwhile, that is its beginning.
+        if is_new:
+            start = Start(min(head, hub.head) if replay else hub.head)
+        audiences = principal.audiences | belongings.audiences | chosen.granted
         return self.admit(
             Admission(
                 principal,
@@ -70,7 +79,7 @@ class ChannelStream(SseOpening):
                 chosen.granted,
                 channel.terms,
                 self.services.client_ids.make(principal.user, channel.name),
-                partial(_encoded, past, principal.audiences | belongings.audiences | chosen.granted) if past else None,
+                lambda format: b"".join(make(audiences, format) for make in first),
             )
         )
 
@@ -171,11 +180,25 @@ class ChannelStream(SseOpening):
 
     # What comes first
 
+    async def _first(self, principal: Principal, subscriptions: frozenset[Subscription], chosen: Chosen, events: int) -> list[Beginning]:
+        """Return what makes the beginning of a stream for a new client: state, then the last events.
+
+        Raises:
+            NotReady: If state cannot be read yet.
+            Unavailable: If MongoDB is away.
+        """
+        snapshot, beginnings = self.CHANNEL.snapshot, list[Beginning]()
+        if snapshot is not None:
+            owner = _owner(snapshot.owner, principal, chosen)
+            prepared = await self.services.snapshots.prepare(self.CHANNEL, owner, chosen.keys or None)
+            beginnings.append(lambda audiences, format: prepared.now(format) if owner in audiences else b"")
+        past = await self._past(principal, subscriptions, chosen, events)
+        return [*beginnings, partial(_encoded, past)]
+
     async def _past(self, principal: Principal, subscriptions: frozenset[Subscription], chosen: Chosen, events: int) -> list[Entry]:
         """Return the last events, oldest first, of what the channel shows to this one."""
         recent, hub = self.CHANNEL.recent, self.services.hub
-        assert recent is not None
-        if not events:
+        if recent is None or not events:
             return []
         belongings = await self._belongings(principal, subscriptions, chosen)
         audiences = principal.audiences | belongings.audiences
@@ -197,6 +220,13 @@ def door(channel: Channel, catalogue: Catalogue, base: type[ChannelStream] = Cha
         "ANONYMOUS": channel.access is Access.ANYONE,
     }
     return type(base.__name__, (base,), members)
+
+
+def _owner(kind: str, principal: Principal, chosen: Chosen) -> str:
+    """Return whose state a client gets."""
+    if kind == PUBLIC:
+        return PUBLIC
+    return next(audience for audience in chosen.audiences or principal.names() if audience.partition(":")[0] == kind)
 
 
 def _of_user(principal: Principal, user: str) -> frozenset[str]:

@@ -89,28 +89,28 @@ class SseOpening(Opening):
 
         Raises:
             Unauthenticated: If its credential was revoked meanwhile.
-            TooMany: If its organisation has as many connections as it may have, and the client is no browser's stream.
-            NotReady: If the server has, or is stopping.
+            TooMany: If its organisation has as many connections as it may have, and the client is no event stream of a browser.
+            NotReady: If the server has, or is stopping, or what comes first cannot be made, and the client is none either.
         """
         services, principal = self.services, admission.principal
+        chunked = self.request.version == "HTTP/1.1"
+        format = sse_format(chunked=chunked, heartbeat=self.HEARTBEAT, retry_ms=self.RETRY_MS)
         try:
             services.require_room(principal, self.address, self.correlation_id)
+            first = admission.first(format) if admission.first else b""
         except (TooMany, NotReady) as error:
             self.turn_away(error)
             return None
         services.rates.subscribed(principal, correlationId=self.correlation_id)
-        chunked = self.request.version == "HTTP/1.1"
         taken = take_socket(self)
         if taken is None:
             return None
-        format = sse_format(chunked=chunked, heartbeat=self.HEARTBEAT, retry_ms=self.RETRY_MS)
         sink = SocketSink(services.poller, taken[0])
         client_id = admission.client_id or services.make_id()
         connection = Connection(client_id, principal, format, sink, services.hub, self.correlation_id)
         connection.owned, connection.owns_all = admission.belongings
         connection.granted, connection.terms = admission.granted, admission.terms
         sink.owner = connection
-        first = admission.first(format) if admission.first else b""
         services.hub.open(connection, admission.subscriptions, admission.start, self._head(chunked), first)
         return connection
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
+import msgspec
 import pytest
 
 from channels.declaration import Access
 from channels.families import CATALOGUE, EVENT_TYPES
 from channels.valuation import SOURCE
+from hub.errors import NotReady
 from storage.entries import NewEvent
 from tests.handlers.asking import ADMIN, AGENT, PUBLISHER, caught_up, own, session, ticket
 from tests.handlers.assembly import USER, Assembly, token
@@ -47,12 +50,12 @@ async def order(here: Assembly, *numbers: int, user: str = "u1") -> list[str]:
 
 
 async def until_live(stream: EventStream) -> list[SseEvent]:
-    """Return the events behind `welcome`, up to `live`, which is left out."""
+    """Return the events behind `welcome` and a snapshot, up to `live`, which is left out."""
     await stream.welcome()
     found: list[SseEvent] = []
     while (one := await stream.next()).type != "live":
         found.append(one)
-    return found
+    return [one for one in found if one.type != "snapshot"]
 
 
 async def orders(stream: EventStream, count: int) -> list[str]:
@@ -188,13 +191,12 @@ async def test_prices_are_for_anyone_and_can_be_chosen_by_symbol(here: Assembly)
         opened(here, PRICES, "?symbols=AAPL&symbols=GOOGL") as mine,
     ):
         assert re.fullmatch(r"anonymous-prices-\d{13}", (await every.welcome()).json()["clientId"])
-        await chosen.welcome()
         assert (await mine.welcome()).json()["clientId"].startswith("u1-prices-")
+        assert (await every.next()).type == (await mine.next()).type == "live"
+        assert await until_live(chosen) == []
         prices = [
             sample("price:update", audience, symbol=symbol) for symbol in ("MSFT", "AAPL", "GOOGL") for audience in ("user:u1", "public")
         ]
-        for price in prices:
-            price["key"] = price["data"]["symbol"]
         await published(here, *prices)
         assert [(await every.next()).json()["symbol"] for _ in range(3)] == ["MSFT", "AAPL", "GOOGL"]
         for stream in (chosen, mine):
@@ -321,6 +323,7 @@ async def test_welcome_moves_a_new_client_nowhere_until_it_has_its_last_events(h
     async with opened(here, ORDERS) as stream:
         welcome = await stream.welcome()
         assert (welcome.id, welcome.json()["position"]) == (None, id)
+        assert (await stream.next()).id is None
         assert (await stream.next()).id == id
         live = await stream.next()
         assert (live.type, live.id, live.json()["replayed"]) == ("live", id, 0)
@@ -367,8 +370,7 @@ async def test_a_connection_is_resumed_as_it_was(here: Assembly) -> None:
     """On its own path, with what it had chosen, from where it stood (S1)."""
     async with opened(here, PRICES, "?symbols=AAPL", token=None) as stream:
         resume = (await stream.welcome()).json()["resumeToken"]
-    prices = [{**sample("price:update", "public", symbol=symbol), "key": symbol} for symbol in ("MSFT", "AAPL")]
-    await published(here, *prices)
+    await published(here, *(sample("price:update", "public", symbol=symbol) for symbol in ("MSFT", "AAPL")))
     async with opened(here, PRICES, f"?resume={resume}", token=None) as stream:
         assert [one.json()["symbol"] for one in await until_live(stream)] == ["AAPL"]
     assert (await get(here.port, f"{PRICES}?resume={resume}&symbols=MSFT")).error() == (400, "invalid_request", "symbols")
@@ -446,7 +448,111 @@ async def test_nobody_is_counted_by_a_name_that_they_have_not(assemble: Assemble
     """Whoever comes without a credential closes nobody else's stream (S6)."""
     here = await assemble(connections_per_user=1)
     async with opened(here, PRICES, token=None) as one, opened(here, PRICES, token=None) as other:
-        await one.welcome()
-        await other.welcome()
+        assert await until_live(one) == await until_live(other) == []
         await published(here, sample("price:update", "public"))
         assert (await one.next()).type == (await other.next()).type == "price:update"
+
+
+# ---- state
+
+
+async def test_a_new_client_gets_the_state_of_its_orders_first(here: Assembly) -> None:
+    """The newest event of each order, newest first, as of a position; then the last events, then what is new (D7, part 7)."""
+    await order(here, 1, 2)
+    (id,) = await published(here, sample("order:fill", "user:u1", orderId="o1"))
+    async with opened(here, ORDERS, "?replay=1") as stream:
+        await stream.welcome()
+        snapshot = await stream.next()
+        assert (snapshot.type, snapshot.json()["position"]) == ("snapshot", id)
+        assert [(one["orderId"], one["status"]) for one in snapshot.json()["orders"]] == [("o1", "partially_filled"), ("o2", "new")]
+        assert (await stream.next()).id == id
+        assert (await stream.next()).type == "live"
+        await order(here, 3)
+        assert await orders(stream, 1) == ["o3"]
+
+
+async def test_positions_come_with_their_total_value(here: Assembly) -> None:
+    """In exact decimals; a position that was closed is gone from the list (D3)."""
+    valued = EVENT_TYPES["position:update"].shown_sample
+    assert valued is not None
+    for symbol, quantity, value in (("AAPL", "1", "0.10"), ("MSFT", "0", "0"), ("GOOGL", "2", "0.2000000000000000000001")):
+        data = msgspec.json.encode({**valued, "symbol": symbol, "quantity": quantity, "marketValue": value}).decode()
+        await here.appender.append(
+            [NewEvent("trading.positions", "position:update", ("user:u1",), data, source=SOURCE, key=symbol)]
+        )
+    await caught_up(here)
+    async with opened(here, "/api/stream/positions", "?replay=0") as stream:
+        await stream.welcome()
+        snapshot = (await stream.next()).json()
+        assert [one["symbol"] for one in snapshot["positions"]] == ["GOOGL", "AAPL"]
+        assert snapshot["totalValue"] == "0.3000000000000000000001"
+
+
+async def test_prices_begin_with_the_latest_of_each_symbol(here: Assembly) -> None:
+    """Single events that say so, of the symbols that were asked for; whoever comes back to a position gets none (D4)."""
+    ids = await published(
+        here, *(sample("price:update", "public", symbol=symbol, price=price) for symbol, price in (("A", "1"), ("B", "2"), ("A", "3")))
+    )
+    async with opened(here, PRICES, token=None) as every, opened(here, PRICES, "?symbols=A,C", token=None) as chosen:
+        found = [(one.json()["symbol"], one.json()["price"], one.json()["initializing"], one.id) for one in await until_live(every)]
+        assert sorted(found) == [("A", "3", True, None), ("B", "2", True, None)]
+        assert [one.json()["price"] for one in await until_live(chosen)] == ["3"]
+    async with opened(here, PRICES, f"?lastEventId={ids[1]}", token=None) as stream:
+        assert [(one.json()["price"], "initializing" in one.json()) for one in await until_live(stream)] == [("3", False)]
+
+
+async def test_state_that_is_not_ready_sends_a_browser_away_for_a_moment(here: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EventSource comes back to 200 only; others get 503 (S6)."""
+
+    async def prepare(*_: object) -> None:
+        raise NotReady("state is not ready to be read", retry_after=1)
+
+    monkeypatch.setattr(here.services.snapshots, "prepare", prepare)
+    async with opened(here, ORDERS) as stream:
+        assert (stream.head.status, stream.head.headers["retry-after"]) == (200, "1")
+    assert (await get(here.port, ORDERS, token=MINE)).error() == (503, "unavailable", None)
+
+
+async def test_state_that_was_spoilt_after_it_was_read_opens_nothing(here: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found out before the connection is taken from the request."""
+
+    class Spoilt:
+        def now(self, format: object) -> bytes:
+            raise NotReady("state has changed too much while it was read", retry_after=1)
+
+    async def prepare(*_: object) -> Spoilt:
+        return Spoilt()
+
+    monkeypatch.setattr(here.services.snapshots, "prepare", prepare)
+    assert (await get(here.port, ORDERS, token=MINE)).error() == (503, "unavailable", None)
+    assert not here.hub.connections
+
+
+async def test_state_and_what_follows_fit_together_while_events_pour_in(here: Assembly) -> None:
+    """Whenever a client comes: after the state, every event, in order and none twice, so that it knows what everybody knows (L6)."""
+    count = 300
+
+    async def pour() -> None:
+        for first in range(1, count, 10):
+            data = [
+                msgspec.json.encode({**EVENT_TYPES["price:update"].sample, "symbol": "A", "price": f"{number}"})
+                for number in range(first, first + 10)
+            ]
+            await here.appender.append([NewEvent("trading.prices", "price:update", ("public",), one.decode(), key="A") for one in data])
+
+    async def watch() -> None:
+        async with opened(here, PRICES, token=None) as stream:
+            known = -1
+            await stream.welcome()
+            while known < count:
+                one = await stream.next()
+                if one.type == "price:update":
+                    number = int(one.json()["price"])
+                    assert number == known + 1 or known == -1
+                    known = number
+                else:
+                    assert one.type == "live"
+
+    await published(here, sample("price:update", "public", symbol="A", price="0"))
+    pouring = asyncio.create_task(pour())
+    await asyncio.gather(pouring, *(watch() for _ in range(10)))
