@@ -11,10 +11,11 @@ from hub.folding import PAGE_ENTRIES, Folding
 from hub.folds import Folds
 from hub.overlay import Overlay
 from storage.entries import Entry
+from storage.mongo import Document
 from storage.snapshots import Wanted
 from tests.hub.fakes import EPOCH, ListLog, make_codec, make_entry
 from tests.hub.test_snapshots import Process, Start, database, here, independent, log, order, start
-from tests.storage.faults import FaultyDatabase, Held, answer_lost, not_sent, running, stored
+from tests.storage.faults import FaultyDatabase, Held, Run, answer_lost, not_sent, running, stored
 from tests.waiting import wait_until
 
 __all__ = ["database", "here", "log", "start"]  # fixtures
@@ -220,6 +221,44 @@ async def test_the_log_is_made_anew_in_the_middle_of_it(name: str, here: Process
     assert (await folded(other))["b"] == 2
     assert (await other.store.progress()).log == 2
     assert await progress(other) == 2
+
+
+async def test_the_log_is_made_anew_while_news_are_written(here: Process, database: FaultyDatabase) -> None:
+    """What came of the new one meanwhile stays to be folded."""
+    here.append(order(2, "a"))
+    held = Held()
+    database.inject("update", held)
+    turn = asyncio.create_task(here.folding.turn())
+    await held.reached.wait()
+    made_anew(here, order(2, "b"))
+    here.follow()
+    held.let_go.set()
+    await turn
+    assert len(here.overlay) == 2
+    await here.folding.turn()
+    assert await folded(here) == {"b": 2, "a": 2}
+
+
+async def test_the_log_is_made_anew_once_more(here: Process, database: FaultyDatabase) -> None:
+    """Just when it was noted that it is another one: the next turn notes that, too."""
+
+    async def found(run: Run, command: Document) -> Document:
+        return await run(command)
+
+    made_anew(here)
+    held = Held()
+    database.inject("find", found)  # what is noted before
+    database.inject("find", held)
+    turn = asyncio.create_task(here.folding.turn())
+    await held.reached.wait()
+    made_anew(here, order(2, "a"), epoch=3)
+    here.follow()
+    held.let_go.set()
+    await turn
+    assert await folded(here) == {}
+    await here.folding.turn()
+    assert await folded(here) == {"a": 2}
+    assert (await here.store.progress()).log == 3
 
 
 async def test_the_log_is_made_anew_while_a_page_is_read(here: Process, start: Start, log: ListLog) -> None:

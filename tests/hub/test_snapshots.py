@@ -403,13 +403,29 @@ async def test_a_hole_while_the_log_is_read(here: Process, monkeypatch: pytest.M
     monkeypatch.setattr(here.overlay, "_most", 20)
     here.log.hold_up()
     preparing = asyncio.create_task(here.snapshots.prepare(ORDERS, "user:u1"))
-    await wait_until(lambda: here.log.reads, "the log is read")
+    await wait_until(lambda: (1, 1000) in here.log.reads, "the log is read")
     here.hub.lose(make_entry(8), "evicted")
     here.log.entries += [make_entry(7), make_entry(8)]
     here.hub.receive([make_entry(8)])
     here.log.go_on()
     prepared = await preparing
     assert state_in(decoded(prepared.now(SSE))[0]).numbers == {"a": 6, "c": 5, "b": 4}
+
+
+async def test_a_hole_while_items_are_read(here: Process, database: FaultyDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever had begun to read before it begins again."""
+    monkeypatch.setattr("hub.snapshots.PAUSE_SECONDS", 0)
+    here.append(order(2, "a"))
+    await here.folding.turn()
+    held = Held()
+    database.inject("aggregate", held)
+    preparing = asyncio.create_task(here.snapshots.prepare(ORDERS, "user:u1"))
+    await held.reached.wait()
+    here.hub.lose(make_entry(3), "evicted")
+    held.let_go.set()
+    prepared = await preparing
+    here.append(order(3, "b"))
+    assert state_in(decoded(prepared.now(SSE))[0]) == State(3, {"b": 3, "a": 2}, 5)
 
 
 async def test_a_hole_after_it_was_prepared(here: Process) -> None:
