@@ -55,18 +55,20 @@ class Folds:
             if by_name.setdefault(one.name, one) != one:
                 raise ValueError(f"two different snapshots are called {one.name!r}")
         self.names = tuple(by_name)
+        self.types = frozenset(type for one in by_name.values() for type in one.types)
         self._by_type: dict[str, list[Snapshot]] = {}
         for one in by_name.values():
             for type in dict.fromkeys(one.types):
                 self._by_type.setdefault(type, []).append(one)
 
     def items(self, entries: Iterable[Entry]) -> Iterator[Item]:
-        """Return what entries say of state, in their order. One of a type that no state has costs one look into a table."""
-        by_type = self._by_type
+        """Return what entries say of state, in their order.
+
+        Two entries with equal type, key, audience and source say something of the same items: only the later one counts.
+        """
         for entry in entries:
-            snapshots = by_type.get(entry.type)
-            if snapshots is not None and entry.key is not None:
-                for snapshot in snapshots:
+            if entry.key is not None:
+                for snapshot in self._by_type.get(entry.type, ()):
                     if not snapshot.sources or entry.source in snapshot.sources:
                         yield from _items(snapshot, entry, entry.key)
 
@@ -77,8 +79,6 @@ def _items(snapshot: Snapshot, entry: Entry, key: str) -> Iterator[Item]:
     if not owners:
         return
     gone = _is_gone(snapshot, entry)
-    if gone is None:
-        return
     expires = None if snapshot.keep_seconds is None else entry.ms / 1000 + snapshot.keep_seconds
     for owner in owners:
         yield Item(snapshot.name, owner, key, entry.seq, entry.ms, entry.type, entry.id, entry.data, expires, gone)
@@ -88,16 +88,16 @@ def _is_owner(token: str, kind: str) -> bool:
     return token == PUBLIC if kind == PUBLIC else token.startswith(f"{kind}:")
 
 
-def _is_gone(snapshot: Snapshot, entry: Entry) -> bool | None:
-    """Tell whether there is nothing of the key any more; None: the payload is not of the shape that is declared now, and says nothing.
+def _is_gone(snapshot: Snapshot, entry: Entry) -> bool:
+    """Tell whether there is nothing of the key any more.
 
-    The log can have such an entry from before its type was declared.
+    A payload that is not of the shape that is declared now, as the log can have from before its type was declared, says nothing of it.
     """
     if not entry.data.lstrip().startswith("{"):
-        return None
+        return True
     if snapshot.gone is None:
         return False
     try:
         return snapshot.gone(parse_payload(entry.data))
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
-        return None
+        return True

@@ -15,10 +15,12 @@ from storage.entries import Entry
 from storage.items import Item
 
 MOST_ITEMS = 50_000  # in the overlay: some seconds of more keys than anybody has; beyond that what is missing is read from the log
+MOST_PENDING = 5_000  # entries that wait to be put in their places
 MOST_KEPT = 10_000  # of public state, for which MongoDB is not asked again
 
 Keyed = tuple[str, str, str]  # snapshot, owner, key
 Owned = tuple[str, str]  # snapshot, owner
+Kind = tuple[str, str, tuple[str, ...], str | None]  # type, key, audience and source of an entry: what decides which items it changes
 
 
 class Pin:
@@ -44,8 +46,11 @@ class Overlay:
         self.former: bytes | None = None  # of the one that was followed before; None: there was none
         self.era = 0  # counted up when what was read before is of no use any more
         self.head = 0  # everything up to here is in
-        self.floor = 0  # everything after it is in
+        self._floor = 0  # everything after it is in
         self._most = most
+        # The newest entry of each kind that is not in its place yet, oldest first: of a price that changes twenty times before anybody
+        # asks, one change is put there.
+        self._pending: dict[Kind, Entry] = {}
         self._items: dict[Keyed, Item] = {}  # oldest first
         self._owned: dict[Owned, dict[str, Item]] = {}  # the same by owner
         self._kept: dict[Owned, dict[str, Item]] = {}  # the whole state of some owners as of the head, oldest first
@@ -53,7 +58,14 @@ class Overlay:
         self._waiting: dict[asyncio.Future[None], int] = {}  # for the head to be there
 
     def __len__(self) -> int:
+        self._settle()
         return len(self._items)
+
+    @property
+    def floor(self) -> int:
+        """Return the number after which everything is in."""
+        self._settle()
+        return self._floor
 
     # What the hub tells
 
@@ -61,8 +73,9 @@ class Overlay:
         """Begin at this place of the log with this epoch, with nothing."""
         if epoch != self.epoch:
             self.former, self.epoch = self.epoch, epoch
-        self.head = self.floor = head
+        self.head = self._floor = head
         self.era += 1
+        self._pending.clear()
         self._items.clear()
         self._owned.clear()
         self._kept.clear()
@@ -74,14 +87,28 @@ class Overlay:
         self.start(self.epoch, before)
 
     def receive(self, entries: list[Entry]) -> None:
-        """Take the entries that follow the head."""
-        for item in self.folds.items(entries):
-            self._put(item)
+        """Take the entries that follow the head. One of a type that no state has costs one look into a table."""
+        types, pending = self.folds.types, self._pending
+        for entry in entries:
+            if entry.type in types and entry.key is not None:
+                kind = (entry.type, entry.key, entry.audience, entry.source)
+                pending.pop(kind, None)
+                pending[kind] = entry
         self.head = entries[-1].seq
-        while len(self._items) > self._most:
-            self.floor = self._drop_oldest()
+        if len(pending) > MOST_PENDING:
+            self._settle()
         if self._waiting:
             self._wake(self.head)
+
+    def _settle(self) -> None:
+        """Put what is pending in its place."""
+        if not self._pending:
+            return
+        for item in self.folds.items(self._pending.values()):
+            self._put(item)
+        self._pending.clear()
+        while len(self._items) > self._most:
+            self._floor = self._drop_oldest()
 
     def _put(self, item: Item) -> None:
         owned, keyed = (item.snapshot, item.owner), (item.snapshot, item.owner, item.key)
@@ -127,7 +154,7 @@ class Overlay:
             return
         while self._items and next(iter(self._items.values())).seq <= floor:
             self._drop_oldest()
-        self.floor = floor
+        self._floor = floor
 
     # What is read
 
@@ -139,6 +166,7 @@ class Overlay:
 
     def extend(self, older: Iterable[Item], since: int) -> bool:
         """Put under it what entries say between `since` and the floor, in their order; False: it cannot hold that much."""
+        self._settle()
         added: dict[Keyed, Item] = {}
         for item in older:
             keyed = (item.snapshot, item.owner, item.key)
@@ -150,19 +178,22 @@ class Overlay:
         self._items = {**added, **self._items}
         for item in added.values():
             self._owned.setdefault((item.snapshot, item.owner), {})[item.key] = item
-        self.floor = since
+        self._floor = since
         return True
 
     def newest(self, owned: Owned) -> dict[str, Item]:
         """Return what is here of an owner, by key."""
+        self._settle()
         return self._owned.get(owned, {})
 
     def keep(self, owned: Owned, items: Iterable[Item]) -> None:
         """Keep an owner's whole state, given as of the head and oldest first, and go on with it as entries come."""
+        self._settle()
         self._kept[owned] = {item.key: item for item in items}
 
     def kept(self, owned: Owned) -> dict[str, Item] | None:
         """Return an owner's whole state as of the head, by key and oldest first; None: it is not kept."""
+        self._settle()
         return self._kept.get(owned)
 
     async def reach(self, seq: int) -> None:
