@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -91,6 +93,12 @@ async def published(here: Assembly, *audiences: str) -> list[str]:
     response = await publish(here.port, [event(one, audience=[one]) for one in audiences], PUBLISHER)
     assert response.status == 202, response
     return [one["id"] for one in response.json()["events"]]
+
+
+def lasts(expires_at: str, seconds: float, since: float) -> bool:
+    """Tell whether a time in an answer is so many seconds after a moment between `since` and now, but for what claims cut off: a second."""
+    begun = datetime.fromisoformat(expires_at).timestamp() - seconds
+    return since - 1 < begun < time.time() + 0.001
 
 
 async def caught_up(*assemblies: Assembly) -> None:

@@ -14,6 +14,7 @@ import server
 from assembly import LOG_INDEXES, assemble
 from handlers.application import http_server
 from settings import UNLIMITED, Settings
+from storage.errors import Unavailable
 from storage.log import Log
 from storage.mongo import Database
 from storage.state import State
@@ -25,16 +26,21 @@ UNHURRIED = {"connects_per_minute": UNLIMITED, "append_seconds": PATIENCE_SECOND
 
 
 class Clock:
-    """Real time, which a test can put forward for the hub."""
+    """Real time, which a test can put forward for the hub, and stop."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
+        self._stopped: tuple[float, float] | None = None  # what it showed when it was stopped; None: it runs
 
     def monotonic(self) -> float:
-        return time.monotonic() + self.ahead
+        return (self._stopped[0] if self._stopped else time.monotonic()) + self.ahead
 
     def time(self) -> float:
-        return time.time() + self.ahead
+        return (self._stopped[1] if self._stopped else time.time()) + self.ahead
+
+    def stop(self) -> None:
+        """Let time pass only when a test puts the clock forward from now on."""
+        self._stopped = time.monotonic(), time.time()
 
 
 class Assembly:
@@ -61,8 +67,8 @@ class Assembly:
         """Serve; the sweep runs only when a test calls `pass_seconds`, the roll is called only by `roll.exchange()`, the
         outbox is looked at only by `outbox.sweep()`, totals are told only by `services.watchers.tell()`,
         and snapshots are folded only by `folding.turn()`."""
-        await self.log.open()
-        parts = assemble(self.settings, self.log, self.state, await self.state.open(), self.clock, self.settings.max_connections)
+        key = await self._open()
+        parts = assemble(self.settings, self.log, self.state, key, self.clock, self.settings.max_connections)
         self.services, self.follower, self.revision, self.roll = parts.services, parts.follower, parts.revision, parts.roll
         self.outbox, self.folding = parts.outbox, parts.folding
         self.services.jitter_ms = lambda: 1234
@@ -79,6 +85,20 @@ class Assembly:
         sockets = bind_sockets(0, "127.0.0.1")
         self.http.add_sockets(sockets)
         self.port = sockets[0].getsockname()[1]
+
+    async def _open(self) -> bytes:
+        """Open what is kept in MongoDB, though that may be slower than it is given time."""
+
+        async def opened() -> bytes | None:
+            try:
+                await self.log.open()
+                return await self.state.open()
+            except Unavailable:
+                return None
+
+        key = await wait_until(opened, "the log is open")
+        assert isinstance(key, bytes)
+        return key
 
     async def stop(self) -> None:
         """End everything, in the order of server.py."""

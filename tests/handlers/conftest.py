@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from handlers import jwks
 from storage.embedded import EmbeddedMongoDB
 from tests.certificates import Certificate, make_certificate
 from tests.freezing import freeze, thaw
@@ -85,8 +86,10 @@ def stoppable_mongodb(_stoppable: StoppableMongoDB) -> Iterator[StoppableMongoDB
 
 
 @pytest.fixture
-async def issuer(tmp_path: Path) -> AsyncIterator[Issuer]:
-    """An issuer of tokens that publishes one key, k1."""
+async def issuer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Issuer]:
+    """An issuer of tokens that publishes one key, k1, and is not given up however slow the machine is."""
+    for name in ("CONNECT_SECONDS", "ANSWER_SECONDS", "WAIT_SECONDS"):
+        monkeypatch.setattr(jwks, name, PATIENCE_SECONDS)
     async with Issuer(tmp_path) as one:
         one.publish("k1")
         yield one

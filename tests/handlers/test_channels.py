@@ -477,9 +477,7 @@ async def test_positions_come_with_their_total_value(here: Assembly) -> None:
     assert valued is not None
     for symbol, quantity, value in (("AAPL", "1", "0.10"), ("MSFT", "0", "0"), ("GOOGL", "2", "0.2000000000000000000001")):
         data = msgspec.json.encode({**valued, "symbol": symbol, "quantity": quantity, "marketValue": value}).decode()
-        await here.appender.append(
-            [NewEvent("trading.positions", "position:update", ("user:u1",), data, source=SOURCE, key=symbol)]
-        )
+        await here.appender.append([NewEvent("trading.positions", "position:update", ("user:u1",), data, source=SOURCE, key=symbol)])
     await caught_up(here)
     async with opened(here, "/api/stream/positions", "?replay=0") as stream:
         await stream.welcome()

@@ -7,6 +7,7 @@ import pytest
 from tests.handlers.assembly import Assembly
 from tests.handlers.clients import get, request
 from tests.handlers.conftest import Assemble, StoppableMongoDB
+from tests.waiting import wait_until
 
 
 async def test_the_process_says_that_it_lives(here: Assembly) -> None:
@@ -33,7 +34,11 @@ async def test_it_lives_but_is_not_ready_while_mongodb_hangs(
     assert int(response.headers["retry-after"]) > 0
     assert (await get(here.port, "/healthz")).status == 200
     stoppable_mongodb.go_on()
-    assert (await get(here.port, "/readyz")).status == 200
+
+    async def is_ready() -> bool:
+        return (await get(here.port, "/readyz")).status == 200
+
+    await wait_until(is_ready, "it is ready again")
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])

@@ -30,6 +30,18 @@ def _refusals_are_logged(expected_logs: list[str]) -> None:
     expected_logs.extend(REASONS.values())
 
 
+@pytest.fixture
+async def assemble(assemble: Assemble) -> Assemble:
+    """A function that starts an assembly whose time stands still: however long a test takes, nothing more is allowed meanwhile."""
+
+    async def start(**settings: Any) -> Assembly:
+        here = await assemble(**settings)
+        here.clock.stop()
+        return here
+
+    return start
+
+
 def counted(here: Assembly) -> dict[str, int]:
     """Return the reasons for which something was refused, and how often."""
     return {reason: count for reason, count in here.services.rates.refusals.counts.items() if count}

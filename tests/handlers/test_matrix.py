@@ -29,6 +29,7 @@ from tests.handlers.clients import EventStream, RawWebSocket, Response, event, r
 from tests.handlers.conftest import Assemble
 from tests.handlers.matrix import BAD, EVERYBODY, GOOD, rows
 from tests.hub.fakes import ManualClock, RecordingSink
+from tests.waiting import wait_until
 
 CLAIMS: dict[str, dict[str, Any]] = {
     "other-tenant": {"user": "u7", "org": "o2", "entity": "e2"},
@@ -111,17 +112,20 @@ async def secret_of(here: Assembly, form: str, who: str, route: str = "/v1/strea
         return await sealed(here, principal, who, route)
     if who == "wrong-key":
         return new_secret()
-    seconds = 0.001 if who == "expired" else 60
+    seconds = 0.001 if who == "expired" else 600
     if form == "ticket":
-        return (await here.state.tickets.issue(claims_of(principal), seconds))[0]
-    claims = {name: value for name, value in claims_of(principal).items() if name != "exp"}
-    return (await here.state.sessions.create(claims, seconds)).secret
+        secret, ends = await here.state.tickets.issue(claims_of(principal), seconds)
+    else:
+        claims = {name: value for name, value in claims_of(principal).items() if name != "exp"}
+        secret, _, ends = await here.state.sessions.create(claims, seconds)
+    await wait_until(lambda: who != "expired" or time.time() > ends, "its time is over")
+    return secret
 
 
 async def sealed(here: Assembly, principal: Principal, who: str, route: str) -> str:
     """Return a resume token of a connection of this route that stood at the head, on `/v1/stream` and `/ws` without subscriptions."""
     key = os.urandom(32) if who == "wrong-key" else await here.state.open()
-    sealer = Sealer(key, seconds=-1 if who == "expired" else 60, time=time.time)
+    sealer = Sealer(key, seconds=-1 if who == "expired" else 600, time=time.time)
     connection = Connection("c1", principal, SSE, RecordingSink(SSE, ManualClock()), here.hub)
     handler = STREAMS.get(route)
     channel = getattr(handler, "CHANNEL", None)

@@ -241,7 +241,7 @@ async def test_a_publish_that_waits_for_mongodb_is_answered_when_it_is_back(
     assemble: Assemble, stoppable_mongodb: StoppableMongoDB, expected_logs: list[str]
 ) -> None:
     """A short break costs a publisher time and nothing else."""
-    expected_logs.append("tail interrupted")
+    expected_logs += ["tail interrupted", "append in doubt", "append settled"]
     here = await assemble(stoppable_mongodb.uri)
     await stoppable_mongodb.hang()
     waiting = asyncio.ensure_future(publish(here.port, event(), PUBLISHER))
