@@ -24,13 +24,15 @@ from tests.handlers.assembly import PUBLISHER, USER, token
 from tests.handlers.clients import EventStream, RawWebSocket, Response, Wire, event, get, publish, request_bytes, websocket
 from tests.handlers.issuer import Issuer
 from tests.server_process import SECRET, ServerProcess, mongod_of, runs
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
+
+PATIENT = (f"--append_seconds={PATIENCE_SECONDS}", f"--ready_lag_seconds={PATIENCE_SECONDS}")  # with a MongoDB that stands still
 
 
 @pytest.fixture
 def on_mongodb(mongodb_uri: str, database_name: str) -> tuple[str, ...]:
     """The settings of a server on the session's MongoDB, in a database of its own."""
-    return (f"--mongodb_uri={mongodb_uri}", f"--database={database_name}", "--drain_seconds=1", "--log_level=DEBUG")
+    return (f"--mongodb_uri={mongodb_uri}", f"--database={database_name}", "--drain_seconds=1", "--log_level=DEBUG", *PATIENT)
 
 
 @pytest.fixture
@@ -337,22 +339,33 @@ async def test_sigint_stops_it_as_well(running: tuple[ServerProcess, int]) -> No
     assert await process.ended() == 0
 
 
-async def test_while_it_stops_it_takes_nothing_new(running: tuple[ServerProcess, int]) -> None:
-    """Who is still connected is told 503; one that does not leave is cut off when the time is over (T10)."""
+async def test_while_it_stops_it_takes_nothing_new(on_mongodb: tuple[str, ...]) -> None:
+    """Who is still connected is told 503, as long as somebody has not left (T10)."""
+    async with ServerProcess(*on_mongodb, f"--drain_seconds={PATIENCE_SECONDS}") as process:
+        port = await process.port()
+        async with EventStream(port, token=USER) as stream, Wire(port) as wire:
+            await stream.welcome()
+            wire.send(request_bytes("GET", "/healthz", {"Host": "x"}))
+            assert (await wire.read_response()).status == 200
+            process.terminate()
+            await stream.next_of("closing")  # and does not leave
+            body = json.dumps(event()).encode()
+            headers = {"Host": "x", "Authorization": f"Bearer {PUBLISHER}", "Content-Length": str(len(body))}
+            answers: list[Response] = []
+            for request in (request_bytes("GET", "/readyz", {"Host": "x"}), request_bytes("POST", "/v1/events", headers, body)):
+                wire.send(request)
+                answers.append(await wire.read_response())
+            assert [answer.error() for answer in answers] == [(503, "unavailable", None)] * 2
+        assert await process.ended() == 0
+
+
+async def test_a_client_that_does_not_leave_is_cut_off(running: tuple[ServerProcess, int]) -> None:
+    """When the time for draining is over the server ends, whoever is still there (T10)."""
     process, port = running
-    async with EventStream(port, token=USER) as stream, Wire(port) as wire:
+    async with EventStream(port, token=USER) as stream:
         await stream.welcome()
-        wire.send(request_bytes("GET", "/healthz", {"Host": "x"}))
-        assert (await wire.read_response()).status == 200
         process.terminate()
-        await stream.next_of("closing")  # and does not leave
-        body = json.dumps(event()).encode()
-        headers = {"Host": "x", "Authorization": f"Bearer {PUBLISHER}", "Content-Length": str(len(body))}
-        answers: list[Response] = []
-        for request in (request_bytes("GET", "/readyz", {"Host": "x"}), request_bytes("POST", "/v1/events", headers, body)):
-            wire.send(request)
-            answers.append(await wire.read_response())
-        assert [answer.error() for answer in answers] == [(503, "unavailable", None)] * 2
+        await stream.next_of("closing")
         assert await process.ended() == 0
 
 
@@ -378,7 +391,7 @@ sys.exit(server.main(sys.argv[1:], {}))
 
 async def test_its_own_mongodb_lives_and_ends_with_it(tmp_path: Path) -> None:
     """Killed, mongod is started again and everything goes on; a publish under way at SIGTERM is answered; no process is left (X1, L5)."""
-    async with ServerProcess(f"--data_dir={tmp_path}", "--drain_seconds=2") as process:
+    async with ServerProcess(f"--data_dir={tmp_path}", f"--drain_seconds={PATIENCE_SECONDS}", *PATIENT) as process:
         port = await process.port()
         first = mongod_of(tmp_path)
         async with EventStream(port, token=USER) as stream:
@@ -409,7 +422,7 @@ def _refuses(port: int) -> bool:
 
 async def test_killed_it_leaves_no_process_behind(tmp_path: Path) -> None:
     """After kill -9 its mongod ends as well, and the next server finds the log as it was (X1)."""
-    async with ServerProcess(f"--data_dir={tmp_path}") as process:
+    async with ServerProcess(f"--data_dir={tmp_path}", *PATIENT) as process:
         port = await process.port()
         mongod = mongod_of(tmp_path)
         assert (await publish(port, event(1), PUBLISHER)).status == 202

@@ -18,7 +18,12 @@ from tests.loop_thread import LoopThread
 from tests.waiting import PATIENCE_SECONDS
 
 Serve = Callable[..., Awaitable[Server]]
-NO_LIMITS = ("--connects_per_minute=0", "--connections_per_user=0", "--failed_logins_per_minute=0")  # all pages have one address and user
+NO_LIMITS = (  # all pages have one address and user, and the MongoDB of all tests may stand still for a while
+    "--connects_per_minute=0",
+    "--connections_per_user=0",
+    "--failed_logins_per_minute=0",
+    f"--append_seconds={PATIENCE_SECONDS}",
+)
 
 
 @pytest.fixture(scope="session")

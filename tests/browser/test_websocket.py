@@ -6,11 +6,13 @@ import signal
 from typing import Any
 
 from hub.errors import POLICY, RESTART, TOKEN_EXPIRED, TOO_BIG, UNAUTHENTICATED
+from hub.keeper import MISSED_PONGS
 from tests.browser.chromium import Page
 from tests.browser.conftest import Serve
 from tests.faults.world import Publisher, Server
 from tests.handlers.assembly import PUBLISHER, USER, token
 from tests.handlers.clients import event, publish
+from tests.waiting import PATIENCE_SECONDS
 
 TALK = "([url, protocols, first]) => { talk(url, protocols, first) }"
 SUBSCRIBE = {"type": "subscribe", "ref": "1", "topic": "orders.*"}
@@ -119,11 +121,11 @@ async def test_payloads_arrive_as_they_were_published(page: Page, server: Server
 
 async def test_the_browser_answers_pings_and_scripts_see_the_position(page: Page, serve: Serve) -> None:
     """It outlives the four heartbeats without an answer after which it would be closed, and gets `position` when that moved (T6, L8a)."""
-    server = await serve("--heartbeat_seconds=0.3")
+    server = await serve("--heartbeat_seconds=2")  # so it has eight seconds to answer on a busy machine
     await talk(page, server, {**SUBSCRIBE, "topic": "quiet"})
     await page.has("subscribed")
     publisher = Publisher(server)
-    for count in range(1, 7):
+    for count in range(1, MISSED_PONGS + 2):
         await publisher.publish(1)
         await page.has("position", count)
     await say(page, {"type": "ping", "ref": "2"})
@@ -191,11 +193,12 @@ CLOSES = {
 
 async def test_close_codes_reach_the_page_with_their_reason(page: Page, serve: Serve) -> None:
     """`closing` says it, and the close frame says the same: the close is clean, never a bare drop (T9)."""
-    server = await serve("--auth_seconds=0.2", "--max_frame_bytes=1KiB")
+    impatient = await serve("--auth_seconds=0.2")
+    server = await serve(f"--auth_seconds={PATIENCE_SECONDS}", f"--jwt_leeway_seconds={PATIENCE_SECONDS}", "--max_frame_bytes=1KiB")
     seen = {}
     for cause in CLOSES:
         page.told.clear()
-        await cause(page, server)
+        await cause(page, impatient if cause is silence else server)
         close = await closed(page)
         assert close["wasClean"], cause
         (closing,) = page.of("closing")
