@@ -64,9 +64,9 @@ async def until(condition: Callable[[], bool], what: str, *servers: Assembly) ->
 
 
 def later(*servers: Assembly) -> None:
-    """Let a second pass for all: what is opened now is newer, whatever they take for MongoDB's time."""
+    """Let a minute pass for all: what is opened now is newer, whatever they take for MongoDB's time."""
     for server in servers:
-        server.clock.ahead += 1
+        server.clock.ahead += 60
 
 
 def numbers(*servers: Assembly) -> list[int]:
