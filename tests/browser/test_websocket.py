@@ -136,7 +136,7 @@ async def test_the_browser_answers_pings_and_scripts_see_the_position(page: Page
 
 async def test_a_credential_is_renewed_on_the_open_connection(page: Page, server: Server) -> None:
     """It is told that its time is nearly over, sends a new token, and stays (S3)."""
-    await talk(page, server, query=f"?token={token(seconds=20)}", protocols=[])
+    await talk(page, server, query=f"?token={token(seconds=28)}", protocols=[])
     await page.has("expiring")
     await say(page, {"type": "auth", "ref": "1", "token": USER})
     await page.has("renewed")

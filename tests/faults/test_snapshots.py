@@ -12,7 +12,7 @@ from storage.log import Log
 from storage.mongo import Database
 from storage.snapshots import Reading, SnapshotStore, Wanted
 from tests.faults.world import Publisher, Server
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 KEYS = 12
 
@@ -29,7 +29,7 @@ class Book:
     """The state of one user's orders in MongoDB, looked at from outside."""
 
     def __init__(self, uri: str, name: str) -> None:
-        self._database = Database(uri, name)
+        self._database = Database(uri, name, answer_seconds=PATIENCE_SECONDS)
         self._store = SnapshotStore(self._database, clock=time.time)
         self._log = Log(self._database, clock=time.time)
 
@@ -41,7 +41,7 @@ class Book:
         async def folded() -> bool:
             return (await self._store.progress()).of(["orders"]) >= head
 
-        await wait_until(folded, "everything is folded", seconds=60)
+        await wait_until(folded, "everything is folded")
         return await self._store.read(Wanted("orders", "user:u1", 100))
 
     async def close(self) -> None:

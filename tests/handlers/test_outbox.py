@@ -10,7 +10,7 @@ import pytest
 from handlers import outbox
 from storage.errors import CommandFailed, Unavailable
 from storage.streams import Change
-from tests.handlers.asking import ADMIN, ask, new_stream
+from tests.handlers.asking import ADMIN, ask, caught_up, new_stream
 from tests.handlers.assembly import Assembly, token
 from tests.handlers.clients import EventStream, Response, get
 
@@ -43,6 +43,7 @@ async def create(here: Assembly, key: str = "k1") -> Response:
 
 async def told(here: Assembly) -> list[str]:
     """Return the types of all events that are in the log for Bob, as an owner."""
+    await caught_up(here)
     async with EventStream(here.port, "?from=earliest", token=BOB) as stream:
         found = []
         while (one := await stream.next()).type != "live":

@@ -10,7 +10,7 @@ import pytest
 from channels.streams import MAX_AMOUNT_DIGITS
 from handlers import payments
 from storage.streams import Change, Stream, Streams
-from tests.handlers.asking import ADMIN, AGENT, PUBLISHER, ask, new_stream, own
+from tests.handlers.asking import ADMIN, AGENT, PUBLISHER, ask, caught_up, new_stream, own
 from tests.handlers.assembly import Assembly, token
 from tests.handlers.clients import EventStream, Response, SseEvent, get, request
 from tests.handlers.conftest import Assemble
@@ -41,6 +41,7 @@ async def change(here: Assembly, id: str, step: str, amount: str | None = None, 
 
 async def told(here: Assembly, token: str, query: str = "") -> list[SseEvent]:
     """Return all events that are in the log for somebody."""
+    await caught_up(here)
     async with EventStream(here.port, f"?from=earliest{query}", token=token) as stream:
         found = []
         while (one := await stream.next()).type != "live":
@@ -132,6 +133,7 @@ async def test_what_comes_too_often_waits(assemble: Assemble, expected_logs: lis
     """Streams and their changes count as what their sender publishes (S6)."""
     expected_logs.append("refused")
     here = await assemble(events_per_second=1)
+    here.clock.stop()
     found = [await create(here) for _ in range(4)]
     assert found[0].status == 201
     assert found[-1].error() == (429, "too_many_requests", None)
