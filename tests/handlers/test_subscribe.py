@@ -107,7 +107,7 @@ async def test_what_others_publish_is_heard_too(here: Assembly) -> None:
         completed = {"topic": "payments.streams", "type": "stream.completed", "audience": ["user:u7"], "data": {"streamId": "x1"}}
         plain = {"topic": "elsewhere", "type": "order:seen", "audience": ["user:u7", "public"], "data": {"streamId": "x0"}}
         assert (await publish(here.port, [plain, completed], PUBLISHER)).status == 202
-        for one in (others,):
+        for one in (stream, others):
             event = await one.next()
             assert (event.type, event.json()) == ("stream.completed", {"streamId": "x1"})
 
