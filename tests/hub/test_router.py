@@ -199,3 +199,13 @@ def test_conditions_are_checked_against_the_payload() -> None:
     assert concerned == [True, False, True]
     entry = make_entry(1, audience=["user:u1"])
     assert not router.route(entry).concerns(other, entry)
+
+
+def test_subscriptions_are_counted_for_each_connection() -> None:
+    """Those that share an interest count one by one, and one that is gone does not."""
+    router = Router()
+    both = frozenset({make_subscription("a", [], [], {}), make_subscription("b", [], [], {})})
+    first, _, _ = router.intern(U1, both, SSE), router.intern(U1, both, SSE), router.intern(U1, frozenset(), SSE)
+    assert router.subscriptions() == 4
+    router.release(first)
+    assert router.subscriptions() == 2

@@ -60,6 +60,22 @@ async def test_others_know_as_of_when_everything_is_told(a: RollStore, b: RollSt
     assert await b.look() == {"a/2": 0}
 
 
+async def test_others_know_what_there_is_in_all(a: RollStore, b: RollStore) -> None:
+    """As it was told last; nothing of one that has just begun, or has left."""
+    await a.tell({}, 1000, {"connections": 5})
+    await b.look()
+    assert b.totals == [{"connections": 5}]
+    await a.begin()
+    await a.tell({}, 2000)
+    await b.look()
+    assert b.totals == [{}]
+    await a.leave()
+    await b.look()
+    assert b.totals == []
+    await b.begin()
+    assert b.totals == []
+
+
 async def test_what_is_told_is_heard_once(a: RollStore, b: RollStore) -> None:
     """Only what has changed, and the end of a count as well."""
     await a.tell({"user:u1": [1, 2], "org:o1": [7]}, 0)
