@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from channels.families import CATALOGUE
+from channels.valuation import Valuation
 from handlers.authentication import Authenticator
 from handlers.belongings import Belonging
 from handlers.credentials import TokenVerifier
@@ -26,11 +27,13 @@ from handlers.roll import RollCall
 from handlers.services import Limits, Services
 from handlers.sockets import Poller
 from handlers.watchers import Watchers
+from hub.feed import Feed, Several
 from hub.folding import Folding
 from hub.folds import Folds
 from hub.hub import Hub
 from hub.keeper import Clock
 from hub.overlay import Overlay
+from hub.processing import Processor
 from hub.snapshots import Snapshots
 from hub.totals import Totals
 from settings import Settings, algorithms_and_keys
@@ -55,6 +58,7 @@ class Parts:
     roll: RollCall
     outbox: Outbox
     folding: Folding
+    portfolio: Processor
 
     def work(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Return what must run as long as the server does, by name."""
@@ -70,6 +74,7 @@ class Parts:
             "totals": services.watchers.run(),
             "outbox": self.outbox.run(),
             "folding": self.folding.run(),
+            "portfolio": self.portfolio.run(),
         }
         published = services.authenticator.verifier.published
         return work if published is None else {**work, "published keys": published.run()}
@@ -129,13 +134,15 @@ def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Cloc
         allowed_origins=frozenset(settings.allowed_origins),
         trusted_proxies=settings.trusted_proxies,
     )
+    feed = Feed(Valuation.types, without=Valuation.source)
     return Parts(
         services,
-        Follower(log, hub),
+        Follower(log, Several(hub, feed)),
         Revision(hub, state, belonging),
         roll,
         Outbox(services),
         Folding(overlay, log, state.snapshots, state.folding),
+        make_portfolio(log, state, feed, services.appender, clock),
     )
 
 
@@ -143,6 +150,11 @@ def _totals(hub: Hub) -> dict[str, int]:
     """Return what this process has in all, as the others hear it."""
     users = hub.rights.census.users()
     return {"connections": len(hub.connections), "subscriptions": hub.router.subscriptions(), "users": users}
+
+
+def make_portfolio(log: Log, state: State, feed: Feed, appender: Appender, clock: Clock) -> Processor:
+    """Return what values positions, fed by the tail."""
+    return Processor(Valuation, log=log, feed=feed, append=appender.append, kept=state.portfolio, lease=state.valuing, clock=clock)
 
 
 def make_verifier(settings: Settings) -> TokenVerifier:

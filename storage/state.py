@@ -1,11 +1,12 @@
-"""What is kept beside the log: sessions, tickets, revocations, owners, who is connected, snapshots, payment streams; opened and closed
-together."""
+"""What is kept beside the log: sessions, tickets, revocations, owners, who is connected, snapshots, portfolios, payment streams; opened and
+closed together."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
 
+from storage.derived import DerivedState
 from storage.keys import shared_key
 from storage.leases import Lease
 from storage.mongo import Database
@@ -19,6 +20,7 @@ from storage.tickets import Tickets
 
 RESUME_KEY = "resume"
 RESUME_KEY_BYTES = 32
+PORTFOLIO = "portfolio"
 
 
 class State:
@@ -40,6 +42,8 @@ class State:
         self.roll = RollStore(database, process=process)
         self.snapshots = SnapshotStore(database, clock=clock)
         self.folding = Lease(database, "snapshots", holder=process)
+        self.portfolio = DerivedState(database, PORTFOLIO)
+        self.valuing = Lease(database, PORTFOLIO, holder=process)
 
     async def open(self) -> bytes:
         """Make what is not there yet, and return the key that resume tokens are sealed with; idempotent.
@@ -54,6 +58,7 @@ class State:
         await self.streams.open()
         await self.roll.open()
         await self.snapshots.open()
+        await self.portfolio.open()
         return await shared_key(self._database, RESUME_KEY, RESUME_KEY_BYTES)
 
     async def close(self) -> None:

@@ -4,34 +4,16 @@ from __future__ import annotations
 
 from decimal import Decimal, Inexact
 from fractions import Fraction
-from itertools import pairwise
-from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from channels.portfolio import EXACT, MAX_DIGITS, ZERO, Holding, Portfolios, Status, TooMany, changed, is_amount, plain
+from tests.channels.ledger import SYMBOLS, Change, Ledger, Price
 
-USERS, SYMBOLS = ("u1", "u2"), ("AAPL", "BTC", "X")
+USERS = ("u1", "u2")
 D = Decimal
-
-
-class Change(NamedTuple):
-    """A position is something else now."""
-
-    user: str
-    symbol: str
-    quantity: Decimal
-    entry_price: Decimal
-    price: Decimal | None
-
-
-class Price(NamedTuple):
-    """A symbol has another price now."""
-
-    symbol: str
-    price: Decimal
 
 
 small = st.decimals(-20, 20, places=1)
@@ -41,47 +23,6 @@ amounts = st.one_of(small, small, any_amount, st.just(ZERO))
 changes = st.builds(Change, st.sampled_from(USERS), st.sampled_from(SYMBOLS), amounts, amounts, st.none() | amounts)
 prices = st.builds(Price, st.sampled_from(SYMBOLS), amounts)
 histories = st.lists(st.one_of(changes, changes, prices), max_size=40)
-
-
-class Ledger:
-    """The independent calculation: everything anew from the full history, in fractions, with long and short counted apart."""
-
-    def __init__(self, history: list[Change | Price]) -> None:
-        self.history = history
-
-    def price(self, symbol: str, entry: Fraction) -> Fraction:
-        """Return the last price in the history, or the one at which the position was entered."""
-        return next((Fraction(one.price) for one in reversed(self.history) if isinstance(one, Price) and one.symbol == symbol), entry)
-
-    def states(self, user: str, symbol: str) -> list[tuple[int, Change]]:
-        """Return each change of this position since it was opened last, with its place in the history."""
-        life: list[tuple[int, Change]] = []
-        for place, one in enumerate(self.history):
-            if isinstance(one, Change) and (one.user, one.symbol) == (user, symbol):
-                life = [*life, (place, one)] if life and life[-1][1].quantity else [(place, one)]
-        return life
-
-    def realized(self, user: str, symbol: str) -> Fraction:
-        """Return what was realised since it was opened last."""
-        states = self.states(user, symbol)
-        gained = Fraction(0)
-        for (_, before), (place, after) in pairwise(states):
-            entry = Fraction(before.entry_price)
-            left = Fraction(after.price) if after.price is not None else Ledger(self.history[:place]).price(symbol, entry)
-            for side in (1, -1):
-                had, has = max(side * Fraction(before.quantity), Fraction(0)), max(side * Fraction(after.quantity), Fraction(0))
-                gained += side * max(had - has, Fraction(0)) * (left - entry)
-        return gained
-
-    def open(self, user: str, symbol: str) -> tuple[Fraction, Fraction]:
-        """Return quantity and entry price now."""
-        states = self.states(user, symbol)
-        return (Fraction(states[-1][1].quantity), Fraction(states[-1][1].entry_price)) if states else (Fraction(0), Fraction(0))
-
-    def total(self, user: str) -> Fraction:
-        """Return what everything is worth."""
-        positions = [(symbol, *self.open(user, symbol)) for symbol in SYMBOLS]
-        return sum((quantity * self.price(symbol, entry) for symbol, quantity, entry in positions), Fraction(0))
 
 
 @settings(max_examples=300)

@@ -8,13 +8,16 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from channels.portfolio import Portfolios
+from channels.trading import ValuedPosition
 from channels.valuation import POSITION, PRICE, SOURCE, Valuation
 from hub.principal import PUBLIC
+from hub.subscriptions import topic_matches
 from storage.entries import Entry, NewEvent
 from storage.parts import Part
 from tests.hub.fakes import id_of, make_entry
@@ -70,6 +73,17 @@ def test_a_raw_event_is_answered_with_its_value() -> None:
     assert (event.source, event.key, event.correlation_id) == (SOURCE, "AAPL", "c1")
     assert event.published == f"\n{SOURCE}\n{id_of(2)}/u1/AAPL"
     assert len(valuation) == 1
+
+
+def test_what_is_told_is_what_is_declared() -> None:
+    """Of the shape and within the topics that trading declares, whatever became of the position."""
+    valuation = Valuation()
+    raw = [position(1, 10, "180.25"), position(2, -3, "181", symbol="BRK.B"), position(3, 0), position(4, 0, symbol="X")]
+    events = [event for entry in raw for event in valuation.take(entry)]
+    valuation.take(price(5, 7, symbol="BRK.B"))
+    for event in [*events, *valuation.due(0, 10)]:
+        assert msgspec.to_builtins(msgspec.json.decode(event.data, type=ValuedPosition)).keys() == payload(event).keys()
+        assert topic_matches("trading.**", event.topic)
 
 
 def test_amounts_are_exact_however_they_are_written() -> None:
@@ -152,10 +166,10 @@ def test_what_is_closed_before_its_turn_is_not_told() -> None:
     """A round goes on over what has changed meanwhile."""
     valuation = Valuation()
     for number in range(2):
-        valuation.take(position(number + 1, 1, 10, symbol=f"S{number}"))
-        valuation.take(price(number + 3, 11, symbol=f"S{number}"))
+        valuation.take(position(number + 1, 1, 10, user=f"u{number}"))
+    valuation.take(price(3, 11))
     assert len(valuation.due(0, 1)) == 1
-    valuation.take(position(7, 0, symbol="S1"))
+    valuation.take(position(4, 0, user="u1"))
     assert valuation.due(0, 1) == []
 
 
@@ -288,7 +302,7 @@ def entries_of(history: list[tuple[Any, ...]]) -> list[Entry]:
     return entries
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     st.lists(st.one_of(raw, quotes), min_size=5, max_size=25),
     st.lists(st.tuples(st.integers(1, 6), st.integers(0, 4), st.booleans()), max_size=8),

@@ -90,12 +90,16 @@ class Publisher:
             if fault is not None:
                 await _maybe_await(fault())
 
+    def event(self, number: int) -> dict[str, Any]:
+        """Return the event with this number."""
+        return {**self._fixed, "id": str(number), "data": self.data(number)}
+
     def data(self, number: int) -> dict[str, Any]:
         """Return the payload of an event."""
         return {"n": number, "padding": self._padding}
 
     async def _insist(self, number: int) -> None:
-        event = {**self._fixed, "id": str(number), "data": self.data(number)}
+        event = self.event(number)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             server = self._servers[number % len(self._servers)]

@@ -66,15 +66,15 @@ class Assembly:
     async def start(self) -> None:
         """Serve; the sweep runs only when a test calls `pass_seconds`, the roll is called only by `roll.exchange()`, the
         outbox is looked at only by `outbox.sweep()`, totals are told only by `services.watchers.tell()`,
-        and snapshots are folded only by `folding.turn()`."""
+        snapshots are folded only by `folding.turn()`, and positions are valued only by `portfolio.run()`."""
         key = await self._open()
         parts = assemble(self.settings, self.log, self.state, key, self.clock, self.settings.max_connections)
         self.services, self.follower, self.revision, self.roll = parts.services, parts.follower, parts.revision, parts.roll
-        self.outbox, self.folding = parts.outbox, parts.folding
+        self.outbox, self.folding, self.portfolio = parts.outbox, parts.folding, parts.portfolio
         self.services.jitter_ms = lambda: 1234
         self.hub, self.appender = self.services.hub, self.services.appender
         for name, work in parts.work().items():
-            if name in ("sweep", "roll", "totals", "outbox", "folding"):
+            if name in ("sweep", "roll", "totals", "outbox", "folding", "portfolio"):
                 work.close()
             else:
                 self.tasks.append(asyncio.create_task(work, name=name))
