@@ -133,6 +133,7 @@ def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Cloc
         ready=log.barrier,
         allowed_origins=frozenset(settings.allowed_origins),
         trusted_proxies=settings.trusted_proxies,
+        gzip=settings.gzip,
     )
     feed = Feed(Valuation.types, without=Valuation.source)
     return Parts(

@@ -76,6 +76,7 @@ class Services:
     ready: Callable[[], Awaitable[None]]
     allowed_origins: frozenset[str] = frozenset()
     trusted_proxies: tuple[Network, ...] = ()
+    gzip: bool = True  # whether event streams are compressed for clients that take it
     stopping: bool = False
     waiting: set[Waiting] = field(default_factory=set)  # WebSockets that have not sent their credential yet
     time: Callable[[], float] = time.time

@@ -13,6 +13,7 @@ from tornado.iostream import IOStream
 
 from handlers.base import Handler
 from handlers.belongings import Belongings
+from handlers.codings import accepts_gzip
 from handlers.opening import Opening
 from handlers.sockets import SocketSink
 from hub.connection import Connection, Start
@@ -94,7 +95,8 @@ class SseOpening(Opening):
         """
         services, principal = self.services, admission.principal
         chunked = self.request.version == "HTTP/1.1"
-        format = sse_format(chunked=chunked, heartbeat=self.HEARTBEAT, retry_ms=self.RETRY_MS)
+        compressed = chunked and services.gzip and accepts_gzip(self.request.headers.get("Accept-Encoding", ""))
+        format = sse_format(chunked=chunked, heartbeat=self.HEARTBEAT, retry_ms=self.RETRY_MS, compressed=compressed)
         try:
             services.require_room(principal, self.address, self.correlation_id)
             first = admission.first(format) if admission.first else b""
@@ -111,10 +113,10 @@ class SseOpening(Opening):
         connection.owned, connection.owns_all = admission.belongings
         connection.granted, connection.terms = admission.granted, admission.terms
         sink.owner = connection
-        services.hub.open(connection, admission.subscriptions, admission.start, self._head(chunked), first)
+        services.hub.open(connection, admission.subscriptions, admission.start, self._head(chunked, compressed), first)
         return connection
 
-    def _head(self, chunked: bool) -> bytes:
+    def _head(self, chunked: bool, compressed: bool) -> bytes:
         """Return the head of the answer. It is written here because the stream is no longer Tornado's."""
         headers = {
             "Content-Type": "text/event-stream",
@@ -124,6 +126,10 @@ class SseOpening(Opening):
             "X-Correlation-ID": self.correlation_id,
             **self.page.headers(),
         }
+        if self.services.gzip:
+            headers["Vary"] = ", ".join(filter(None, (headers.get("Vary"), "Accept-Encoding")))
+        if compressed:
+            headers["Content-Encoding"] = "gzip"
         if chunked:
             headers["Transfer-Encoding"] = "chunked"
         return response_head(200, headers)

@@ -221,7 +221,7 @@ class CatchUp:
         }
         logger.warning("gap reported", extra={"fields": {**connection.describe(), **fields}})
         connection.position = to
-        if connection.sink.offer(connection.format.message("gap", fields, fields["to"])):
+        if connection.offer(connection.format.message("gap", fields, fields["to"])):
             return True
         connection.detach(State.BLOCKED, to)
         return False
@@ -234,7 +234,7 @@ class CatchUp:
             return
         self.replayed += len(parts)
         connection.replayed = (connection.replayed or 0) + len(parts)
-        if not connection.sink.offer(connection.format.join(parts)):
+        if not connection.offer(connection.format.join(parts)):
             connection.detach(State.BLOCKED, connection.position)
 
     def _collect(self, connection: Connection, entries: list[Entry], index: int, head: int) -> tuple[list[bytes], Entry]:

@@ -12,10 +12,11 @@ A connection is in exactly one of these states:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol
 
+from hub.compression import GzipStream, Shared
 from hub.formats import Format
 from hub.interest import Interest
 from hub.principal import Principal
@@ -125,6 +126,7 @@ class Connection:
         "expires_at",
         "format",
         "granted",
+        "gzip",
         "heard_at",
         "inbox",
         "interest",
@@ -152,6 +154,7 @@ class Connection:
         self.principal = principal
         self.format = format
         self.sink = sink
+        self.gzip = GzipStream() if format.compressed else None  # None: its sink gets what its format makes
         self.owner = owner
         self.owned: frozenset[str] = frozenset()  # audiences of those resources of its principal's that it hears of
         self.granted: frozenset[str] = frozenset()  # audiences that it named, and may hear by its role alone
@@ -186,6 +189,14 @@ class Connection:
     def on_closed(self, reason: str) -> None:
         """The socket is gone."""
         self.owner.gone(self, reason)
+
+    def offer(self, data: bytes, preamble: bytes = b"") -> bool:
+        """Hand its sink what it alone gets, as its format makes it, behind bytes that go as they are; False: see `Sink.offer`."""
+        return self.sink.offer(preamble + (data if self.gzip is None else self.gzip.pack(data)))
+
+    def finish(self, data: bytes) -> None:
+        """Hand its sink the last bytes."""
+        self.sink.finish(data if self.gzip is None else self.gzip.end(data))
 
     def attach(self) -> None:
         """Put it on the live path. The caller has made sure, without an `await` in between, that its position is the head, or that
@@ -279,6 +290,15 @@ class Connection:
             "transport": self.format.name,
             "channel": self.terms.channel,
         }
+
+
+def offer_all(data: bytes, connections: Sequence[Connection]) -> list[Connection]:
+    """Offer several connections of one format the same bytes, and return those whose sink is full now."""
+    if not connections[0].format.compressed:
+        return [one for one in connections if not one.sink.offer(data)]
+    streams = [one.gzip for one in connections if one.gzip is not None]
+    shared = Shared(data, streams)
+    return [one for one, stream in zip(connections, streams, strict=True) if not one.sink.offer(shared.pack(stream))]
 
 
 def _selects(subscription: Subscription, entry: Entry) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hub.connection import Connection
+from hub.connection import Connection, offer_all
 from hub.formats import Format
 from hub.gathering import chunk_of
 from hub.interest import Interest
@@ -49,24 +49,21 @@ class FanOut:
             entries: The piece.
             before: The place right before it.
         """
-        payloads: dict[tuple[Format, int], bytes] = {}
-        blocked: list[Connection] = []
+        parts: dict[tuple[Format, int], list[Connection]] = {}
         for interest, mask in self._masks(entries).items():
-            attached = interest.attached
-            if not attached:
+            if not interest.attached:
                 continue
             if interest.gathering is not None:
                 first, *_ = chosen = list(_bits(mask))
                 place = Position(entries[first - 1].seq, entries[first - 1].ms) if first else before
                 self._pacer.receive(interest, [entries[index] for index in chosen], place)
                 continue
-            key = (interest.format, mask)
-            payload = payloads.get(key)
-            if payload is None:
-                payload = payloads[key] = interest.format.join([interest.format.event(entries[index]) for index in _bits(mask)])
-            self.delivered += mask.bit_count() * len(attached)
-            self.possible += len(entries) * len(attached)
-            blocked += [connection for connection in attached if not connection.sink.offer(payload)]
+            parts.setdefault((interest.format, mask), []).extend(interest.attached)
+        blocked: list[Connection] = []
+        for (format, mask), connections in parts.items():
+            self.delivered += mask.bit_count() * len(connections)
+            self.possible += len(entries) * len(connections)
+            blocked += offer_all(format.join([format.event(entries[index]) for index in _bits(mask)]), connections)
         return blocked
 
     def _masks(self, entries: list[Entry]) -> dict[Interest[Connection], int]:

@@ -66,6 +66,7 @@ class Format(Protocol):
     """One transport's way of writing."""
 
     name: str
+    compressed: bool  # what it makes is plain, and packed for each connection by hub.compression
 
     def event(self, entry: Entry) -> bytes:
         """Return an entry's encoded form, made at the first call."""
@@ -92,12 +93,15 @@ class SseFormat:
         chunked: False for a client that speaks HTTP/1.0: the stream then ends with the connection.
         heartbeat: The text of its comments, as it stands behind the colon.
         retry_ms: What a browser waits before it comes back.
+        compressed: True for a client that takes gzip. The chunks are then made around compressed bytes, and this makes none.
     """
 
     name = "sse"
 
-    def __init__(self, *, chunked: bool, heartbeat: str = HEARTBEAT, retry_ms: int = RETRY_MS) -> None:
-        self._chunked = chunked
+    def __init__(self, *, chunked: bool, heartbeat: str = HEARTBEAT, retry_ms: int = RETRY_MS, compressed: bool = False) -> None:
+        assert chunked or not compressed, "a stream is compressed for clients of HTTP/1.1 only"
+        self.compressed = compressed
+        self._chunked = chunked and not compressed
         self._retry_ms = retry_ms
         self._heartbeat = f":{heartbeat}\n".encode()
         self._still = self._chunk(self._heartbeat + b"\n")
@@ -114,7 +118,7 @@ class SseFormat:
         return self._chunk(b"".join(parts))
 
     def _chunk(self, body: bytes) -> bytes:
-        return b"%x\r\n%b\r\n" % (len(body), body) if self._chunked else body
+        return chunk(body) if self._chunked else body
 
     def message(self, type: str, fields: Mapping[str, Any], position: str | None = None) -> bytes:
         """A named event. `retry` rides on the first one: a block of nothing but `retry` is reported as an event by some clients."""
@@ -136,6 +140,7 @@ class WebSocketFormat:
     """JSON messages in text frames."""
 
     name = "websocket"
+    compressed = False
 
     def event(self, entry: Entry) -> bytes:
         """The payload's text goes in as it was published."""
@@ -166,6 +171,11 @@ class WebSocketFormat:
         return self.message("closing", closing_fields(code, reason, retry_ms)) + close_frame(code, reason)
 
 
+def chunk(body: bytes) -> bytes:
+    """Return some bytes, at least one, as a chunk of HTTP/1.1."""
+    return b"%x\r\n%b\r\n" % (len(body), body)
+
+
 def closing_fields(code: int, reason: str, retry_ms: int | None) -> dict[str, Any]:
     """Return what `closing` says; without `retryMs` the client should not come back by itself."""
     fields: dict[str, Any] = {"code": code, "reason": reason}
@@ -185,11 +195,12 @@ def sse_event(type: str, data: str, id: str | None, retry_ms: int | None = None)
 
 
 @cache  # as many as channels declare
-def sse_format(*, chunked: bool, heartbeat: str, retry_ms: int) -> SseFormat:
+def sse_format(*, chunked: bool, heartbeat: str, retry_ms: int, compressed: bool = False) -> SseFormat:
     """Return the one format with these properties."""
-    return SseFormat(chunked=chunked, heartbeat=heartbeat, retry_ms=retry_ms)
+    return SseFormat(chunked=chunked, heartbeat=heartbeat, retry_ms=retry_ms, compressed=compressed)
 
 
 SSE = sse_format(chunked=True, heartbeat=HEARTBEAT, retry_ms=RETRY_MS)
+SSE_GZIP = sse_format(chunked=True, heartbeat=HEARTBEAT, retry_ms=RETRY_MS, compressed=True)
 SSE_UNCHUNKED = sse_format(chunked=False, heartbeat=HEARTBEAT, retry_ms=RETRY_MS)
 WEBSOCKET = WebSocketFormat()

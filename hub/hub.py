@@ -235,7 +235,7 @@ class Hub:
         self.rights.enter(connection)
         self.keeper.admit(connection)
         logger.info("connected", extra={"fields": connection.describe()})
-        if self.offer(connection, preamble + self._welcome(connection, moves=not first) + first):
+        if self.offer(connection, self._welcome(connection, moves=not first) + first, preamble):
             self.resume(connection)
 
     def _welcome(self, connection: Connection, *, moves: bool) -> bytes:
@@ -296,9 +296,9 @@ class Hub:
                 return
         connection.attach()
 
-    def offer(self, connection: Connection, data: bytes) -> bool:
-        """Hand bytes to a connection that is not blocked; False: now it is."""
-        accepted = connection.sink.offer(data)
+    def offer(self, connection: Connection, data: bytes, preamble: bytes = b"") -> bool:
+        """Hand bytes to a connection that is not blocked, behind a preamble that is not its format's; False: now it is."""
+        accepted = connection.offer(data, preamble)
         if not accepted:
             connection.detach(State.BLOCKED, self.place(connection))
         return accepted
@@ -369,7 +369,7 @@ class Hub:
         if nobody_reads:
             connection.sink.abort()
             return
-        connection.sink.finish(connection.format.closing(code, reason, retry_ms) if farewell is None else farewell)
+        connection.finish(connection.format.closing(code, reason, retry_ms) if farewell is None else farewell)
         self.keeper.linger(connection)
 
     def _forget(self, connection: Connection, reason: str, code: int | None) -> None:

@@ -113,7 +113,9 @@ class Keeper:
 
     def _schedule(self, connection: Connection, now: float) -> None:
         """Set when the sweep looks at a connection again."""
-        due = now + (connection.terms.heartbeat_seconds or self._heartbeat_seconds)
+        beat = connection.terms.heartbeat_seconds or self._heartbeat_seconds
+        # Compressed ones in step with each other: they share what they are sent as long as they have had the same.
+        due = now + beat if connection.gzip is None else (now // beat + 1) * beat
         if self._stale_seconds:
             due = min(due, now + self._stale_seconds / 2)
         ends = connection.expires_at

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import count
 
-from hub.connection import Connection, State
+from hub.connection import Connection, State, offer_all
 from hub.interest import Interest
 from storage.entries import HIGH, Entry
 from storage.positions import Position
@@ -83,21 +83,16 @@ class Pacer:
         A connection that cannot take it leaves the live path behind this piece.
         """
         end = Position(piece[-1].seq, piece[-1].ms)
-        payload = self._payload(interest, piece)
-        for connection in list(interest.attached):
-            part, data = piece, payload
-            if connection.position.seq >= piece[0].seq:
-                part = [entry for entry in piece if entry.seq > connection.position.seq]
-                if not part:
-                    continue
-                data = self._payload(interest, part)
-            self.delivered += len(part)
-            self.sends += 1
-            if not connection.sink.offer(data):
+        format, begins = interest.format, {connection: _begin_of(piece, connection) for connection in interest.attached}
+        for begin in dict.fromkeys(begins.values()):
+            part = piece[begin:]
+            if not part:
+                continue
+            connections = [connection for connection, own in begins.items() if own == begin]
+            self.delivered += len(part) * len(connections)
+            self.sends += len(connections)
+            for connection in offer_all(format.join([format.event(entry) for entry in part]), connections):
                 connection.detach(State.BLOCKED, end)
-
-    def _payload(self, interest: Interest[Connection], entries: Iterable[Entry]) -> bytes:
-        return interest.format.join([interest.format.event(entry) for entry in entries])
 
     # As time goes by
 
@@ -131,3 +126,10 @@ class Pacer:
                 self._enqueue(interest)
         if not self._queue:
             self._wake.clear()
+
+
+def _begin_of(piece: list[Entry], connection: Connection) -> int:
+    """Return where in a piece what comes after a connection's place begins."""
+    if connection.position.seq < piece[0].seq:
+        return 0
+    return sum(entry.seq <= connection.position.seq for entry in piece)

@@ -332,6 +332,12 @@ class Settings:
         kinds.size(1 * KIB, 16 * MIB),
         "Memory that a reader who is slow, or catching up, may hold.",
     )
+    gzip: bool = _setting(
+        "Delivery",
+        True,
+        kinds.switch(),
+        "Compress event streams for clients that accept it.",
+    )
     heartbeat_seconds: float = _setting(
         "Delivery",
         15.0,

@@ -9,6 +9,7 @@ import json
 import os
 import ssl
 import struct
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -160,7 +161,9 @@ class EventStream(Wire):
         self._request = request_bytes("GET", f"{path}{query}", every, version=version)
         self.comments: list[str] = []
         self.last_id: str | None = None  # the position, of an event or a heartbeat; None: none has come
+        self.compressed = b""  # what came, if it was
         self._text = ""
+        self._inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
@@ -207,7 +210,7 @@ class EventStream(Wire):
         while "\n\n" not in self._text:
             piece = await self._next_piece()
             assert piece, f"the stream has ended after {self._text!r}"
-            self._text += piece.decode()
+            self._text += self._decompressed(piece).decode()
         block, _, self._text = self._text.partition("\n\n")
         return block
 
@@ -219,8 +222,17 @@ class EventStream(Wire):
             piece = await self.reader.readexactly(size + 2)
             return piece[:-2]
 
+    def _decompressed(self, piece: bytes) -> bytes:
+        if self.head.headers.get("content-encoding") != "gzip":
+            return piece
+        self.compressed += piece
+        return self._inflater.decompress(piece)
+
     async def ends(self) -> bool:
-        """Tell whether the stream ends here, in good order."""
+        """Tell whether the stream ends here, in good order; a compressed one with a trailer that is right."""
+        if "content-encoding" in self.head.headers:
+            self._decompressed(await self._next_piece())
+            assert self._inflater.eof
         return not self._text and not await self._next_piece() and not await self.read_rest()
 
 

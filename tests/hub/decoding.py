@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from typing import Any, NamedTuple
 
 from hub.connection import State
@@ -115,13 +116,33 @@ class SseDecoder:
 
     def feed(self, data: bytes) -> list[Received]:
         assert not self.ended
-        content, self.ended = read_chunks(data)
+        content, self.ended = self._content(data)
         before = self.reader.last_event_id
         events = self.reader.feed(content.decode())
         after = self.reader.last_event_id
         if not events and after != before:
             return [Received("position", after, {"position": after})]
         return [_from_sse(event) for event in events]
+
+    def _content(self, data: bytes) -> tuple[bytes, bool]:
+        return read_chunks(data)
+
+
+class GzipDecoder(SseDecoder):
+    """Turns the bytes of a compressed SSE connection into messages: each piece is readable at once, and the member is whole in the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain = b""
+        self._inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
+
+    def _content(self, data: bytes) -> tuple[bytes, bool]:
+        compressed, ended = read_chunks(data)
+        content = self._inflater.decompress(compressed)
+        assert self._inflater.eof == ended, "a member ends with its trailer, and the body with the member"
+        assert not self._inflater.unused_data
+        self.plain += content
+        return content, ended
 
 
 def _from_sse(event: SseEvent) -> Received:

@@ -14,7 +14,7 @@ from hub.subscriptions import Subscription
 from storage.entries import Entry
 from storage.errors import Unavailable
 from storage.positions import Position, PositionCodec
-from tests.hub.decoding import Received, SseDecoder, WebSocketDecoder
+from tests.hub.decoding import GzipDecoder, Received, SseDecoder, WebSocketDecoder
 
 FIRST_MS = 1_750_000_000_000  # when the fake log's time begins
 EPOCH, KEY = b"\x00\x00\x00\x01", bytes(range(16))
@@ -131,6 +131,13 @@ class ListLog:
         return earlier[-1] if earlier else Position(self.entries[0].seq - 1 if self.entries else 0, ms)
 
 
+def make_decoder(format: Format) -> SseDecoder | WebSocketDecoder:
+    """Return what decodes as a client of this format would."""
+    if isinstance(format, WebSocketFormat):
+        return WebSocketDecoder()
+    return GzipDecoder() if format.compressed else SseDecoder()
+
+
 class RecordingSink:
     """Takes bytes as handlers.sockets.SocketSink does, and decodes them as its client would.
 
@@ -148,7 +155,7 @@ class RecordingSink:
         self.finished: bytes | None = None  # the farewell; None until `finish`
         self.aborted = False
         self.on_received: Callable[[Received], None] = lambda message: None
-        self.decoder: SseDecoder | WebSocketDecoder = WebSocketDecoder() if isinstance(format, WebSocketFormat) else SseDecoder()
+        self.decoder = make_decoder(format)
         self._clock = clock
 
     def offer(self, data: bytes) -> bool:

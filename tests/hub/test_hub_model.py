@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 
 from hub.connection import Start, State
-from hub.formats import SSE, WEBSOCKET
+from hub.formats import SSE, SSE_GZIP, WEBSOCKET, Format
 from hub.hub import Hub
 from hub.principal import Principal
 from hub.subscriptions import Subscription, make_subscription
@@ -52,6 +52,10 @@ SMALL = {
     "hub.window.TRIM_ENTRIES": 2,
     "hub.router.MAX_ROUTES": 3,
     "hub.keeper.SWEEP_SLICE": 2,
+    "hub.compression.HISTORY_BYTES": 300,
+    "hub.compression.MAX_HISTORIES": 2,
+    "hub.compression.TABLES_PAY_BYTES": 500,
+    "hub.compression.REPEATED_BYTES": 200,
 }
 WINDOW_BYTES = 6000  # six entries
 
@@ -118,13 +122,13 @@ class Held:
 class Client:
     """A connection with the model of what it should get."""
 
-    def __init__(self, world: World, sse: bool, audiences: set[str], room: int | None, pace: Pace | None) -> None:
+    def __init__(self, world: World, format: Format, audiences: set[str], room: int | None, pace: Pace | None) -> None:
         self.world = world
         self.principal = Principal("u1", audiences=frozenset(audiences))
-        self.connection, self.sink = connect(world.hub, SSE if sse else WEBSOCKET, world.clock, principal=self.principal, room=room)
+        self.connection, self.sink = connect(world.hub, format, world.clock, principal=self.principal, room=room)
         self.connection.terms = Terms(pace=pace)
         self.sink.on_received = self.check
-        self.sse = sse
+        self.sse = format is not WEBSOCKET
         self.pace = pace
         self.deliveries: list[tuple[object, float, bool]] = []  # at the head: of which interest, when, and whether one was of high priority
         self.held: list[Held] = []
@@ -366,12 +370,13 @@ class World(RuleBasedStateMachine):
         chosen=st.sets(subscriptions, min_size=1, max_size=2),
         start=starts,
         room=st.sampled_from([None, 10]),
+        format=st.sampled_from([SSE, SSE_GZIP]),
         pace=st.sampled_from(PACES),
     )
     def open_sse(
-        self, audiences: set[str], chosen: set[Subscription], start: tuple[str, int], room: int | None, pace: Pace | None
+        self, audiences: set[str], chosen: set[Subscription], start: tuple[str, int], room: int | None, format: Format, pace: Pace | None
     ) -> Client:
-        client = Client(self, True, audiences, room, pace)
+        client = Client(self, format, audiences, room, pace)
         begin = self._locate(start)
         for one in chosen:
             client.hold(one, begin, begin.position.seq if begin else self.hub.head.seq)
@@ -384,7 +389,7 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: len(self.all) < MANY_CLIENTS)
     @rule(target=clients, audiences=seen_by, room=st.sampled_from([None, None, 10]), pace=st.sampled_from(PACES))
     def open_websocket(self, audiences: set[str], room: int | None, pace: Pace | None) -> Client:
-        client = Client(self, False, audiences, room, pace)
+        client = Client(self, WEBSOCKET, audiences, room, pace)
         self.all.append(client)
         self.hub.open(client.connection, frozenset(), None)
         return client
