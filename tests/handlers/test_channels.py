@@ -552,3 +552,15 @@ async def test_state_and_what_follows_fit_together_while_events_pour_in(here: As
     await caught_up(here)
     pouring = asyncio.create_task(pour())
     await asyncio.gather(pouring, *(watch() for _ in range(8)))
+
+
+async def test_a_compressed_stream_begins_in_the_same_way(here: Assembly) -> None:
+    """State, last events and what follows, for whoever accepts gzip as for others (T7)."""
+    await order(here, 1, 2)
+    async with opened(here, ORDERS, "?replay=1", Accept_Encoding="gzip") as packed, opened(here, ORDERS, "?replay=1") as plain:
+        assert packed.head.headers["content-encoding"] == "gzip"
+        assert (await packed.welcome()).json()["position"] == (await plain.welcome()).json()["position"]
+        for _ in range(3):
+            assert await packed.next() == await plain.next()
+        await order(here, 3)
+        assert await packed.next() == await plain.next()

@@ -114,3 +114,13 @@ async def test_a_full_server_counts_nobody_in(assemble: Assemble, expected_logs:
         await stream.welcome()
         assert (await get(here.port, METRICS, headers={"Accept": "text/event-stream"})).status == 200
         assert len(here.services.watchers) == 0
+
+
+async def test_totals_can_be_compressed(here: Assembly) -> None:
+    """As any stream can (T7)."""
+    async with EventStream(here.port, path=METRICS, Accept_Encoding="gzip") as stream:
+        assert stream.head.headers["content-encoding"] == "gzip"
+        await stream.welcome()
+        for _ in range(2):
+            assert (await stream.next_of("metrics")).json()["totalClients"] == 1
+            await here.services.watchers.tell()
