@@ -147,7 +147,9 @@ async def test_mongodb_is_away(here: Process, database: FaultyDatabase, expected
     assert await folded(here) == {"b": 3, "a": 2}
 
 
-async def test_what_left_the_log_unfolded_is_said(here: Process, start: Start, log: ListLog, expected_logs: list[str]) -> None:
+async def test_what_left_the_log_unfolded_is_said(
+    here: Process, start: Start, log: ListLog, expected_logs: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
     """It cannot be known any more. Everything else is folded."""
     log.entries += [order(seq, f"k{seq}") for seq in range(2, 10)]
     log.evict(4)
@@ -155,6 +157,7 @@ async def test_what_left_the_log_unfolded_is_said(here: Process, start: Start, l
     await here.lease.release()
     expected_logs.append("entries 2 to 4 left the log before they were folded: snapshots may miss them")
     await other.folding.turn()
+    assert expected_logs[0] in caplog.text
     assert await folded(other) == {f"k{seq}": seq for seq in range(9, 4, -1)}
 
 

@@ -472,6 +472,23 @@ async def test_the_log_is_made_anew(here: Process, start: Start) -> None:
         await here.folding.turn()
 
 
+async def test_another_log_is_noted_than_the_one_that_is_followed(here: Process, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its progress says nothing of this one: there is no snapshot until this one is noted, rather than one with something missing."""
+    monkeypatch.setattr("hub.snapshots.PAUSE_SECONDS", 0)
+    here.append(*(order(seq, "x") for seq in range(2, 10)))
+    await here.folding.turn()
+    here.log.codec = make_codec(2)
+    here.log.entries = [make_entry(1, codec=here.log.codec), order(2, "a")]
+    other: Process = await start("b")
+    with pytest.raises(NotReady):
+        await other.snapshots.prepare(ORDERS, "user:u1")
+    for _ in range(2):
+        await other.folding.turn()
+    prepared = await other.snapshots.prepare(ORDERS, "user:u1")
+    (message,) = decoded(prepared.now(SSE))
+    assert {item["key"]: item["n"] for item in message.fields["orders"]} == {"x": 9, "a": 2}
+
+
 async def test_the_log_is_made_anew_while_it_is_read(here: Process, database: FaultyDatabase) -> None:
     """Then it is read again."""
     here.append(order(2, "a"))
