@@ -112,6 +112,10 @@ class Portfolios:
         """Return the last price of a symbol; None: none is known."""
         return self._prices.get(symbol)
 
+    def is_held(self, symbol: str) -> bool:
+        """Tell whether anybody has a position in a symbol."""
+        return symbol in self._holders
+
     def holders(self, symbol: str) -> list[str]:
         """Return who has a position in a symbol."""
         return list(self._holders.get(symbol, ()))

@@ -116,7 +116,7 @@ class Valuation:
                 self._portfolios.set_price(new.symbol, new.price)
                 self._quotes[new.symbol] = _Quote(entry.seq, entry.id, _time(new.timestamp, entry))
                 self._unsaved_prices[new.symbol] = None
-                if self._portfolios.holders(new.symbol):
+                if self._portfolios.is_held(new.symbol):
                     self._moved[new.symbol] = None
         except TooMany as error:
             if not self._full:

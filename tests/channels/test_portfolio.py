@@ -105,7 +105,7 @@ def test_a_life_of_a_position() -> None:
     closed = portfolios.change("u", "A", ZERO, None, D(100))
     assert (closed.status, closed.holding.realized, closed.market_value, closed.total) == (Status.CLOSED, D(200), ZERO, ZERO)
     assert closed.holding.entry_price == 120
-    assert (len(portfolios), portfolios.holders("A"), portfolios.holding("u", "A")) == (0, [], None)
+    assert (len(portfolios), portfolios.is_held("A"), portfolios.holders("A"), portfolios.holding("u", "A")) == (0, False, [], None)
     assert portfolios.change("u", "A", D(1), D(1), None).holding.realized == 0
 
 
@@ -155,7 +155,7 @@ def test_positions_are_bounded() -> None:
     portfolios.change("u", "A", D(2), D(1), None)
     portfolios.change("u", "B", ZERO, None, None)
     portfolios.change("u", "C", D(1), D(1), None)
-    assert (len(portfolios), portfolios.holders("A")) == (2, ["u"])
+    assert (len(portfolios), portfolios.is_held("A"), portfolios.holders("A")) == (2, True, ["u"])
 
 
 def test_prices_are_bounded() -> None:
