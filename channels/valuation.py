@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -188,12 +189,13 @@ class Valuation:
 
     # What is kept
 
-    def changed(self) -> list[Part]:
-        """Return what has changed since this was called last, in the order of `kinds`."""
-        positions = [self._position_part(place, seq) for place, seq in self._unsaved.items()]
-        prices = [self._price_part(symbol) for symbol in self._unsaved_prices]
-        self._unsaved, self._unsaved_prices = {}, {}
-        return [*positions, *prices]
+    def changed(self, most: int) -> list[Part]:
+        """Return up to `most` parts that have changed since they were returned last, in the order of `kinds`."""
+        places = list(islice(self._unsaved, most))
+        symbols = list(islice(self._unsaved_prices, most - len(places)))
+        for symbol in symbols:
+            del self._unsaved_prices[symbol]
+        return [*(self._position_part(place, self._unsaved.pop(place)) for place in places), *map(self._price_part, symbols)]
 
     def _position_part(self, place: tuple[str, str], seq: int) -> Part:
         user, symbol = place

@@ -24,6 +24,8 @@ from storage.positions import Position, PositionCodec
 logger = logging.getLogger("tailcast.hub")
 
 PORTION = 500  # entries, or events, at a time
+SLICE = 25  # of them, or of parts of the state, before the event loop gets a turn: half a millisecond
+SAVE_PORTION = 100  # parts in one command
 READ_ENTRIES = 20_000  # of the log, looked at in one query: some 20 ms of MongoDB's time
 SAVE_SECONDS = 2.0  # between two saves: a crash lets so much be computed again
 SAVE_ENTRIES = 10_000  # after which progress is saved even though nothing changed
@@ -49,8 +51,8 @@ class Work(Protocol):
     def wait(self, now: float) -> float | None:
         """Return in how many seconds something will be due; None: nothing, unless an entry comes."""
 
-    def changed(self) -> list[Part]:
-        """Return what has changed since this was called last, in the order of `kinds`."""
+    def changed(self, most: int) -> list[Part]:
+        """Return up to `most` parts that have changed since they were returned last, in the order of `kinds`."""
 
     def restore(self, part: Part) -> None:
         """Take back a part that was saved."""
@@ -82,8 +84,11 @@ class Kept(Protocol):
     def parts(self, kind: str, log: str) -> AsyncIterator[list[Part]]:
         """Return all parts of a kind."""
 
-    async def save(self, parts: Sequence[Part], progress: Progress) -> None:
-        """Write what has changed, then the progress."""
+    async def write(self, parts: Sequence[Part], log: str) -> None:
+        """Write what has changed, in this order."""
+
+    async def advance(self, progress: Progress) -> None:
+        """Note how far the log is processed."""
 
 
 class TakenLease(Protocol):
@@ -174,10 +179,9 @@ class Processor:
         self.working = True
         while await self._is_mine():
             more = await self._advance()
-            events = self._work.due(self._now(), PORTION)
-            await self._tell(events)
+            told = await self._tell_due()
             await self._maybe_save()
-            if not more and not events:
+            if not more and not told:
                 await self._rest()
 
     async def _is_mine(self) -> bool:
@@ -205,8 +209,10 @@ class Processor:
         goes_on = progress is not None and progress.log == self._name_of_log and progress.seq <= head.seq
         for kind in reversed(self._work.kinds):
             async for batch in self._kept.parts(kind, self._name_of_log if goes_on else ""):
-                for part in batch:
+                for number, part in enumerate(batch):
                     self._work.restore(part)
+                    if number % SLICE == 0:
+                        await asyncio.sleep(0)
         if progress is not None and goes_on:
             self._at = progress.seq
         else:
@@ -219,7 +225,11 @@ class Processor:
     async def _advance(self) -> bool:
         """Take in the next entries and append what follows from them; tell whether there may be more at once."""
         entries, upto = await self._read()
-        events = [event for entry in entries for event in self._take(entry)]
+        events: list[NewEvent] = []
+        for number, entry in enumerate(entries, 1):
+            events += self._take(entry)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
         await self._tell(events)
         self._at = max(self._at, upto)
         return self._feed.changed.is_set() or self._at < (self._feed.since or 0)
@@ -254,6 +264,15 @@ class Processor:
         level = logging.WARNING if len(self._work) else logging.INFO
         logger.log(level, "what follows from events may be incomplete: %s", what)
 
+    async def _tell_due(self) -> int:
+        """Append what is to be told by now, or a portion of it; return how much it was."""
+        told: list[NewEvent] = []
+        while len(told) < PORTION and (events := self._work.due(self._now(), SLICE)):
+            told += events
+            await asyncio.sleep(0)
+        await self._tell(told)
+        return len(told)
+
     async def _tell(self, events: list[NewEvent]) -> None:
         for start in range(0, len(events), PORTION):
             if self._now() >= self._held_until:  # this process stood still, and another one may be at work
@@ -266,9 +285,12 @@ class Processor:
         if now < self._save_at:
             return
         self._save_at = now + SAVE_SECONDS
-        parts = self._work.changed()
-        if parts or self._at - self._saved_at >= SAVE_ENTRIES:
-            await self._kept.save(parts, Progress(self._name_of_log, self._at))
+        saved = 0
+        while parts := self._work.changed(SAVE_PORTION):
+            await self._kept.write(parts, self._name_of_log)
+            saved += len(parts)
+        if saved or self._at - self._saved_at >= SAVE_ENTRIES:
+            await self._kept.advance(Progress(self._name_of_log, self._at))
             self._saved_at = self._at
 
     async def _rest(self) -> None:

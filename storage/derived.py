@@ -14,7 +14,6 @@ from storage.mongo import DURABLE, Database, Document
 from storage.parts import Part, Progress
 
 PROGRESS = "progress"  # kind and id of the document that tells how far
-WRITES = 1000  # in one command
 GONE_SECONDS = 86_400  # for which it is remembered that a part is gone: no process stands still longer, and then writes what it had
 
 
@@ -58,18 +57,27 @@ class DerivedState:
         async for batch in self._collection.batches({"kind": kind, "gone": None}):
             yield [Part(kind, one["key"], one["seq"] if one["log"] == log else 0, one["fields"]) for one in batch]
 
-    async def save(self, parts: Sequence[Part], progress: Progress) -> None:
-        """Write what has changed, in this order, and then the progress.
+    async def write(self, parts: Sequence[Part], log: str) -> None:
+        """Write parts that this log has changed, in this order.
 
-        When this is cancelled or fails, a beginning of it may be written.
+        When this is cancelled or fails, a beginning of them may be written.
 
         Raises:
             StorageError: If MongoDB is away or did not confirm it.
         """
-        updates = [*_updates(parts, progress.log), _update(PROGRESS, {"kind": PROGRESS, "log": progress.log, "seq": progress.seq})]
-        for start in range(0, len(updates), WRITES):
-            command = {"update": self._collection.name, "updates": updates[start : start + WRITES], "ordered": True}
-            await self._database.command({**command, "writeConcern": DURABLE})
+        await self._write(list(_updates(parts, log)))
+
+    async def advance(self, progress: Progress) -> None:
+        """Note how far the log is processed. Everything that changed until then must have been written.
+
+        Raises:
+            StorageError: If MongoDB is away or did not confirm it.
+        """
+        await self._write([_update(PROGRESS, {"kind": PROGRESS, "log": progress.log, "seq": progress.seq})])
+
+    async def _write(self, updates: list[Document]) -> None:
+        command = {"update": self._collection.name, "updates": updates, "ordered": True, "writeConcern": DURABLE}
+        await self._database.command(command)
 
 
 def _updates(parts: Sequence[Part], log: str) -> Iterator[Document]:

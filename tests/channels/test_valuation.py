@@ -201,7 +201,7 @@ def test_what_cannot_be_valued_is_logged(case: str, expected_logs: list[str]) ->
     valuation = Valuation()
     audience, data = BAD[case]
     assert valuation.take(make_entry(1, type=POSITION, audience=audience, data=data)) == []
-    assert (len(valuation), valuation.changed()) == (0, [])
+    assert (len(valuation), valuation.changed(100)) == (0, [])
     assert only(valuation.take(position(2, 1, 5)))["totalValue"] == "5"
 
 
@@ -210,7 +210,7 @@ def test_a_price_that_is_none_is_not_used(data: str) -> None:
     """Without a word: there may be thousands a second."""
     valuation = Valuation()
     assert valuation.take(make_entry(1, type=PRICE, data=data)) == []
-    assert valuation.changed() == []
+    assert valuation.changed(100) == []
 
 
 def test_limits_are_logged(expected_logs: list[str]) -> None:
@@ -225,7 +225,7 @@ def test_limits_are_logged(expected_logs: list[str]) -> None:
     valuation.take(price(3, 1))
     valuation.take(price(4, 1, symbol="B"))
     valuation.take(price(5, 1, symbol="C"))
-    assert len(valuation.changed()) == 2
+    assert len(valuation.changed(100)) == 2
 
 
 def test_a_timestamp_that_is_none_is_not_repeated() -> None:
@@ -255,9 +255,9 @@ def test_what_was_kept_goes_on() -> None:
     for entry in (position(1, 2, 10), position(2, 3, 10, user="u2"), price(3, 11), position(4, 1, 10)):
         valuation.take(entry)
     valuation.due(0, 10)
-    parts = valuation.changed()
+    parts = [*valuation.changed(1), *valuation.changed(100)]
     assert [part.kind for part in parts] == [POSITION, POSITION, PRICE]
-    assert valuation.changed() == []
+    assert valuation.changed(100) == []
     again = restored(parts)
     assert (len(again), again.wait(0)) == (2, None)
     assert again.take(position(5, 1, 10)) != []
@@ -265,7 +265,7 @@ def test_what_was_kept_goes_on() -> None:
     again.take(price(3, 99))
     assert again.due(0, 10) == []
     assert only(again.take(position(6, 0)))["realizedPnl"] == "2"
-    assert again.changed()[0].fields is None
+    assert again.changed(100)[0].fields is None
 
 
 def test_a_price_that_was_not_told_is_told_by_the_next_process() -> None:
@@ -273,7 +273,7 @@ def test_a_price_that_was_not_told_is_told_by_the_next_process() -> None:
     valuation = Valuation()
     valuation.take(position(1, 2, 10))
     valuation.take(price(2, 11))
-    again = restored(valuation.changed())
+    again = restored(valuation.changed(100))
     assert only(again.due(0, 10))["currentPrice"] == "11"
 
 
@@ -282,7 +282,7 @@ def test_what_is_too_much_to_take_back_is_logged(expected_logs: list[str]) -> No
     expected_logs.append("position:update u1 AAPL is not taken back")
     valuation = Valuation()
     valuation.take(position(1, 2, 10))
-    assert len(restored(valuation.changed(), Portfolios(max_positions=0))) == 0
+    assert len(restored(valuation.changed(100), Portfolios(max_positions=0))) == 0
 
 
 amounts = st.integers(-5, 5).map(str)
@@ -326,7 +326,7 @@ def test_crashes_change_nothing(history: list[tuple[Any, ...]], lives: list[tupl
             for event in events:
                 log.setdefault(str(event.published), payload(event))
         at = min(at + count, len(entries))
-        parts = valuation.changed()
+        parts = valuation.changed(100)
         for part in parts[:written]:
             kept[part.kind, part.key] = part
         if written >= len(parts):
