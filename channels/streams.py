@@ -34,7 +34,7 @@ State = Mapping[str, Any]
 
 
 class NewStream(msgspec.Struct, forbid_unknown_fields=True):
-    """What a stream is made of. `startTime` is in seconds since 1970, or an RFC 3339 time; it is kept as it is given."""
+    """What a stream is made of. `startTime` is in seconds since 1970, or an RFC 3339 time, and is kept as it is given; `id` as a string."""
 
     sender: str
     recipient: str
@@ -42,7 +42,7 @@ class NewStream(msgspec.Struct, forbid_unknown_fields=True):
     ratePerSecond: str
     depositedAmount: str
     startTime: int | str
-    id: str | None = None
+    id: str | int | None = None
 
 
 class Step(NamedTuple):
@@ -113,7 +113,9 @@ def created(id: str, wanted: NewStream) -> dict[str, Any]:
 
 
 def _is_start(given: int | str) -> bool:
-    return _TIME.fullmatch(given) is not None if isinstance(given, str) else 0 <= given <= _LATEST_START
+    if isinstance(given, str) and not (given.isascii() and given.isdecimal()):
+        return _TIME.fullmatch(given) is not None
+    return len(str(given)) <= len(str(_LATEST_START)) and 0 <= int(given) <= _LATEST_START
 
 
 def positive_amount(text: str, field: str = "amount") -> Decimal:
@@ -122,7 +124,7 @@ def positive_amount(text: str, field: str = "amount") -> Decimal:
     Raises:
         InvalidEvent: If it is none, or not above 0, or has too many digits.
     """
-    if len(text) > MAX_AMOUNT_DIGITS + 1 or _AMOUNT.fullmatch(text) is None:
+    if len(text.replace(".", "")) > MAX_AMOUNT_DIGITS or _AMOUNT.fullmatch(text) is None:
         raise InvalidEvent(f'expected a decimal number as a string, like "12.50", of at most {MAX_AMOUNT_DIGITS} digits', field=field)
     value = _exact.create_decimal(text)
     if not value:

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from channels.payments import RESOURCE
-from channels.streams import STEPS, NewStream, State, Step, created, is_stream_id, payload, stepped
+from channels.streams import STEPS, NewStream, State, Step, created, is_stream_id, parties_of, payload, stepped
+from channels.validation import VALIDATION
 from handlers.base import Handler
 from handlers.outbox import finish
 from handlers.resources import KEEPERS
@@ -135,9 +136,10 @@ class PaymentStreams(_Streams):
         if wanted.id is not None:
             if not self.keeps_all:  # or else it could be found out which there are
                 raise Forbidden(f"ids are given by those with the role publisher or admin; give {KEY}", field="id")
-            if not is_stream_id(wanted.id):
+            id = str(wanted.id)
+            if not is_stream_id(id):
                 raise InvalidEvent("expected 1 to 64 letters, digits, - and _", field="id")
-            return wanted.id
+            return id
         return secrets.token_hex(ID_BYTES) if self.key is None else self.key[: 2 * ID_BYTES]
 
 
@@ -203,5 +205,15 @@ def digest_of(asked: Any) -> str:
 
 
 def text_of(type: str, state: State, amount: str | None = None) -> str:
-    """Return the payload of an event as it is published."""
-    return _json.encode(payload(type, state, amount)).decode()
+    """Return the payload of an event as it is published.
+
+    Raises:
+        InvalidEvent: If the type does not allow it: what cannot be told of must not happen.
+    """
+    data = _json.encode(payload(type, state, amount))
+    try:
+        VALIDATION.facts(type, data, parties_of(state))
+    except msgspec.ValidationError as error:
+        text, field = described(error)
+        raise InvalidEvent(text, field=field) from None
+    return data.decode()

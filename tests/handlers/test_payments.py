@@ -97,6 +97,7 @@ async def test_the_event_has_the_requests_correlation_id(here: Assembly) -> None
         ("startTime", "soon"),
         ("memo", "x"),
         ("id", "a/b"),
+        ("id", -5.5),
     ],
 )
 async def test_a_bad_field_is_named(here: Assembly, field: str, value: Any) -> None:
@@ -126,7 +127,8 @@ async def test_only_its_sender_or_a_keeper_makes_a_stream(here: Assembly) -> Non
 async def test_ids_are_given_by_keepers(here: Assembly) -> None:
     """Others could find out which there are; for them there is a key."""
     assert (await create(here, id="77")).error() == (403, "forbidden", "id")
-    assert (await create(here, token=PUBLISHER, id="77")).json()["stream"]["streamId"] == "77"
+    for id in ("77", 78):
+        assert (await create(here, token=PUBLISHER, id=id)).json()["stream"]["streamId"] == str(id)
 
 
 async def test_what_comes_too_often_waits(assemble: Assemble, expected_logs: list[str]) -> None:
@@ -137,6 +139,23 @@ async def test_what_comes_too_often_waits(assemble: Assemble, expected_logs: lis
     found = [await create(here) for _ in range(4)]
     assert found[0].status == 201
     assert found[-1].error() == (429, "too_many_requests", None)
+
+
+async def test_what_cannot_be_told_of_does_not_happen(here: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event that its type does not allow would never get into the log, and so nothing is kept."""
+    id = await made(here)
+    monkeypatch.setattr(payments, "payload", lambda *_: {"streamId": id, "amount": 5})
+    assert (await create(here, key="k1")).error() == (422, "invalid_event", "amount")
+    assert (await change(here, id, "top-up", "1")).error() == (422, "invalid_event", "amount")
+    assert (await get(here.port, f"/streams/{id}", token=ALICE)).json()["stream"]["depositedAmount"] == "100"
+
+
+async def test_a_page_may_send_a_key(here: Assembly) -> None:
+    """The preflight, which has no credential, says so."""
+    origin = {"Origin": f"http://127.0.0.1:{here.port}"}
+    response = await request(here.port, "OPTIONS", "/streams", headers=origin)
+    assert response.status == 204
+    assert "Idempotency-Key" in response.headers["access-control-allow-headers"]
 
 
 # --- retries
