@@ -18,13 +18,13 @@ from handlers.resources import give
 from handlers.services import Services
 from hub.formats import rfc3339_of
 from hub.principal import audience_of
-from storage.entries import NewEvent
+from storage.entries import OWN_SOURCE, NewEvent
 from storage.errors import CommandFailed, StorageError
 from storage.streams import Change, Stream
 
 logger = logging.getLogger("tailcast.handlers")
 
-SOURCE = "tailcast.payments"
+SOURCE = f"{OWN_SOURCE}.payments"
 SWEEP_SECONDS = 2.0
 GRACE_SECONDS = 5.0  # for whoever has begun a change to finish it himself
 MOST_AT_ONCE = 1000  # changes in one sweep
