@@ -1,1 +1,1 @@
-"""The benchmarks N1 to N13: `python -m tests.bench --help`."""
+"""The benchmarks N1 to N14: `python -m tests.bench --help`."""

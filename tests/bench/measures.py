@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
+from tests.bench.errors import BenchError
 from tests.bench.load import (
     AS_MANY_AS_IT_TAKES,
     Bench,
@@ -16,6 +20,7 @@ from tests.bench.load import (
     find_remarks,
     find_slowness,
 )
+from tests.bench.machine import ROOT, pinned_to
 
 SETTLE_SECONDS = 20  # long enough for a round of heartbeats, which is part of being idle
 LOST_SECONDS = 60  # what has not come this long after the last event was accepted counts as lost
@@ -154,6 +159,23 @@ def stalled(bench: Bench, how: Publishing, *, subscribers: int, slow: int) -> Ou
 def _kernel_buffer_bytes() -> int:
     """Return what the kernel keeps at most for a socket whose reader has stopped."""
     return int(Path("/proc/sys/net/ipv4/tcp_wmem").read_text().split()[2])
+
+
+def paced(bench: Bench, *, clients: int, symbols: int, rate: float, own: int) -> Outcome:
+    """Feed a hub without a log, on the server's core, whose clients all have a pace; the bench's own server rests meanwhile."""
+    options = {"clients": clients, "symbols": symbols, "rate": rate, "own": own, "core": bench.cores.load}
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.paced", *arguments],
+        cwd=ROOT,
+        preexec_fn=pinned_to(bench.cores.server),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise BenchError(f"the paced hub ended: {done.returncode}\n{done.stderr}")
+    return Outcome(json.loads(done.stdout))
 
 
 def soak(bench: Bench, how: Publishing, *, subscribers: int) -> Outcome:

@@ -139,6 +139,8 @@ server and a MongoDB of its own that were started for it; the range is that of t
 - Memory is the resident memory (`VmRSS`) of the server's Python process, without MongoDB and without the
   kernel's buffers. N5 and N6 divide its growth by the connections, every one of another user; N12 by the
   clients that stopped reading, after so much was sent to them that the kernel's buffers were full.
+- N14 is a hub in a process of its own, fed with ready entries at a rate, with real sockets but neither MongoDB nor publishers. Its clock is
+  moved on when the work of each step is done: CPU is CPU seconds for a second of that clock, whatever else the machine does.
 - The generator and the publishers are the C programs in `tests/bench/c`; `python -m tests.bench --help`
   says how to run some of the numbers only.
 """

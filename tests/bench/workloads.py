@@ -1,4 +1,4 @@
-"""The table of the numbers N1 to N13: what work each one is, what is read off it, what is to be reached."""
+"""The table of the numbers N1 to N14: what work each one is, what is read off it, what is to be reached."""
 
 from __future__ import annotations
 
@@ -68,6 +68,12 @@ SPREAD = Publishing(connections=8, rate=5000, seconds=10, batch=50, topics=1000)
 SINGLY = Publishing(connections=64, seconds=6)
 BATCHED = Publishing(connections=8, seconds=6, batch=100)
 ONE_AT_A_TIME = Publishing(connections=1, rate=20, seconds=15)
+
+PACED = (
+    Figure("cpu_share", "CPU, of a core", "%"),
+    Figure("sends_per_second", "sends", "/s"),
+    Figure("events_per_second", "events", "/s", higher_is_better=True),
+)
 
 THE_LIMIT = LimitShape()
 STEADY_LIMIT = LimitShape(events=200, rate=STEADY.rate)
@@ -165,6 +171,18 @@ WORKLOADS = (
             Figure("kib_per_stalled", "memory a stalled client", "KiB", 100),
         ),
         STEADY_LIMIT,
+    ),
+    Workload(
+        "N14",
+        "20,000 updates/s of 1,000 symbols, conflated in 100 ms, to 1,000 SSE clients with 10 symbols of their own each",
+        partial(measures.paced, clients=1000, symbols=1000, rate=20_000, own=10),
+        PACED,
+    ),
+    Workload(
+        "N14",
+        "the same to 1,000 SSE clients with all symbols",
+        partial(measures.paced, clients=1000, symbols=1000, rate=20_000, own=0),
+        PACED,
     ),
 )
 

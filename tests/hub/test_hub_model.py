@@ -173,6 +173,7 @@ class Client:
         self.replayed += self.connection.state is State.READING
         if self.connection.state is State.ATTACHED:
             self.deliveries.append((self.connection.interest, self.world.clock.now, entry.priority == HIGH))
+            assert entry.priority != HIGH or self.world.receiving, "held back"
         assert self.connection.state in (State.READING, State.ATTACHED)
         assert message.fields["data"] == json.loads(entry.data)
         assert message.fields["event"] == entry.type
@@ -276,6 +277,7 @@ class World(RuleBasedStateMachine):
         self.gone: set[Place] = set()
         self.last = 1  # what the follower has passed on
         self.next = 1  # what will be published
+        self.receiving = False
         self.all: list[Client] = []
         self.log = ListLog()
         self._recreate()
@@ -347,7 +349,9 @@ class World(RuleBasedStateMachine):
 
     def _receive(self, run: list[Entry]) -> None:
         if run:
+            self.receiving = True
             self.hub.receive([make_again(entry, self.log.codec) for entry in run])
+            self.receiving = False
 
     @rule(count=st.integers(1, 12))
     def evict(self, count: int) -> None:
@@ -376,6 +380,11 @@ class World(RuleBasedStateMachine):
     def open_sse(
         self, audiences: set[str], chosen: set[Subscription], start: tuple[str, int], room: int | None, format: Format, pace: Pace | None
     ) -> Client:
+        return self._open_sse(audiences, chosen, start, room, format, pace)
+
+    def _open_sse(
+        self, audiences: set[str], chosen: set[Subscription], start: tuple[str, int], room: int | None, format: Format, pace: Pace | None
+    ) -> Client:
         client = Client(self, format, audiences, room, pace)
         begin = self._locate(start)
         for one in chosen:
@@ -385,6 +394,13 @@ class World(RuleBasedStateMachine):
         self.all.append(client)
         self.hub.open(client.connection, frozenset(chosen), begin)
         return client
+
+    @precondition(lambda self: len(self.all) < MANY_CLIENTS)
+    @rule(target=clients, other=clients, start=starts)
+    def open_like(self, other: Client, start: tuple[str, int]) -> Client:
+        """Open another connection that shares the interest of one, unless its rights have changed."""
+        chosen = {one.subscription for one in other.active()} or {Subscription()}
+        return self._open_sse(set(other.principal.audiences), chosen, start, None, other.connection.format, other.pace)
 
     @precondition(lambda self: len(self.all) < MANY_CLIENTS)
     @rule(target=clients, audiences=seen_by, room=st.sampled_from([None, None, 10]), pace=st.sampled_from(PACES))

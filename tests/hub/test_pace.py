@@ -352,6 +352,24 @@ async def test_who_is_too_late_for_that_reads_on_and_gets_the_newest() -> None:
         assert on.hub.catch_up.conflated == 1
 
 
+async def test_who_is_behind_what_others_have_had_reads_on_too() -> None:
+    """What they had while its socket was full is not pending for anybody any more."""
+    async with stage() as on:
+        _, other = on.open()
+        connection, sink = on.open()
+        sink.room = 10
+        on.publish("a")
+        on.publish("b")
+        await on.tick()
+        on.publish("c")
+        sink.drain()
+        await turns()
+        assert connection.state is State.ATTACHED
+        assert (sink.numbers(), other.numbers()) == ([11, 12, 13], [11, 12])
+        await on.tick()
+        assert sink.numbers() == other.numbers() == [11, 12, 13]
+
+
 async def test_who_blocks_between_pieces_has_its_place_behind_the_last_one() -> None:
     """And reads on from there, missing nothing."""
     async with stage(chunk_bytes=600) as on:
