@@ -114,7 +114,8 @@ async def test_the_guides_commands_work_as_printed(tmp_path: Path) -> None:
     websocat.chmod(websocat.stat().st_mode | stat.S_IXUSR)
     first, listen, make, top_up, change, stats, status, socket, tell, foreign = commands()
     printed = re.findall(r"```text\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.S)
-    async with ServerProcess("--demo", f"--data_dir={tmp_path}", "--drain_seconds=1", environment={}) as server, AsyncExitStack() as stack:
+    arguments = ("--demo", f"--data_dir={tmp_path}", "--drain_seconds=1", f"--append_seconds={PATIENCE_SECONDS}")
+    async with ServerProcess(*arguments, environment={}) as server, AsyncExitStack() as stack:
         terminal = Terminal(tmp_path, await server.port(), first)
         listening = await stack.enter_async_context(terminal.running(listen, "event: welcome"))
         (made,) = await terminal.run(make)

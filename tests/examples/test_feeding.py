@@ -16,7 +16,7 @@ from storage.log import Log
 from storage.mongo import Database
 from tests.handlers.assembly import token
 from tests.server_process import ServerProcess
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 COUNT = 60  # events of each example: more than can be published before somebody is killed
 FIRST = 5  # events that are waited for before
@@ -102,7 +102,7 @@ class Feeding:
 @pytest.fixture
 async def feeding(tmp_path: Path, mongodb_uri: str, database_name: str) -> AsyncIterator[Feeding]:
     """An example's surroundings, with a log that is there."""
-    database = Database(mongodb_uri, database_name)
+    database = Database(mongodb_uri, database_name, answer_seconds=PATIENCE_SECONDS)
     log = Log(database, clock=time.time, size_bytes=16 << 20)
     await log.open()
     yield Feeding(
