@@ -178,6 +178,7 @@ async def test_an_admin_comes_back_to_what_it_named(here: Assembly, query: str) 
     async with subscribed(here, query, ADMIN) as stream:
         resume = (await stream.welcome()).json()["resumeToken"]
     await top_up(here, "c3")
+    await caught_up(here)
     for who in (None, ADMIN):
         async with EventStream(here.port, f"?resume={resume}", token=who, path=PATH) as stream:
             assert (await stream.welcome()).type == "welcome"
