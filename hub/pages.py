@@ -17,6 +17,7 @@ logger = logging.getLogger("tailcast.hub")
 
 PAGE_ENTRIES = 512  # 2 ms of MongoDB's time, some 250 KB of documents
 CACHED_PAGES = 32
+CACHED_BYTES = 32 << 20  # of payloads in them: a page of large entries has up to 16 MiB
 CONCURRENT_READS = 4  # readers of old entries must not take MongoDB from the publishers
 RETRY_SECONDS = 0.25
 _number = attrgetter("seq")
@@ -47,6 +48,10 @@ class Page(NamedTuple):
         """Tell whether the log's next entry after `position` is here."""
         return self.after <= position and bool(self.entries) and self.entries[-1].seq > position
 
+    def size(self) -> int:
+        """Return about how many bytes the payloads have."""
+        return sum(len(entry.data) for entry in self.entries)
+
     def after_position(self, position: int) -> int:
         """Return the index of the next entry after `position`."""
         return bisect_right(self.entries, position, key=_number)
@@ -66,6 +71,7 @@ class Pages:
         self._ready = ready
         self._failed = failed
         self._cache: dict[int, Page] = {}  # by page number, least recently used first
+        self._cached_bytes = 0  # of all of them
         self._waiting: dict[int, dict[object, int]] = {}  # where a read begins, to those who wait for it, each with its position
         self._reads: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(CONCURRENT_READS)
@@ -120,9 +126,16 @@ class Pages:
     def _keep(self, page: Page) -> None:
         if len(page.entries) < PAGE_ENTRIES or page.after % PAGE_ENTRIES:  # a shorter one is still growing
             return
+        self._forget(page.after // PAGE_ENTRIES)
         self._cache[page.after // PAGE_ENTRIES] = page
-        while len(self._cache) > CACHED_PAGES:
-            del self._cache[next(iter(self._cache))]
+        self._cached_bytes += page.size()
+        while len(self._cache) > CACHED_PAGES or self._cached_bytes > CACHED_BYTES:
+            self._forget(next(iter(self._cache)))
+
+    def _forget(self, number: int) -> None:
+        page = self._cache.pop(number, None)
+        if page is not None:
+            self._cached_bytes -= page.size()
 
     async def _read_until_answered(self, after: int) -> Page:
         while True:
@@ -138,6 +151,7 @@ class Pages:
         """Forget all pages: the log is another one."""
         self._generation += 1
         self._cache.clear()
+        self._cached_bytes = 0
 
     async def close(self) -> None:
         """End all reads; nobody who waits is called any more."""

@@ -86,6 +86,22 @@ async def test_cached_page_whose_end_was_read_is_of_no_use(monkeypatch: pytest.M
     assert reader.pages.cached(100) is None
 
 
+async def test_large_pages_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept has a bound in bytes too: a page may be as large as one reply of MongoDB's."""
+    reader = Reader(monkeypatch)
+    two_pages = 2 * Page(0, make_entries(1, 4)).size()
+    monkeypatch.setattr("hub.pages.CACHED_PAGES", 32)
+    monkeypatch.setattr("hub.pages.CACHED_BYTES", two_pages)
+    for position in (0, 4, 4, 8):
+        reader.pages.request(position, "me")
+        await turns()
+    assert [reader.pages.cached(position) is not None for position in (0, 4, 8)] == [False, True, True]
+    reader.pages.clear()
+    reader.pages.request(0, "me")
+    await turns()
+    assert reader.pages.cached(0) is not None
+
+
 async def test_least_recently_used_page_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only so many pages are kept, and looking at one keeps it."""
     reader = Reader(monkeypatch)
