@@ -310,6 +310,7 @@ async def test_steps_at_the_same_time_all_count(assemble: Assemble) -> None:
     """On several processes; one after the other, each told of once."""
     one, other = await assemble(), await assemble()
     id = await made(one)
+    await caught_up(one, other)
     found = await asyncio.gather(*(change(where, id, "top-up", "0.1") for where in (one, other) * 4))
     assert [response.status for response in found] == [200] * 8
     events = (await told(one, BOB))[1:]
