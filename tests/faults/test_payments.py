@@ -7,6 +7,7 @@ import json
 import signal
 import time
 from collections import Counter
+from contextlib import AsyncExitStack
 
 from storage.log import Log
 from storage.mongo import Database
@@ -15,7 +16,7 @@ from tests.handlers.asking import ask, new_stream
 from tests.handlers.assembly import token
 from tests.handlers.clients import Response
 from tests.server_process import ServerProcess
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 ALICE = token("GALICE")
 STREAMS = 40
@@ -51,7 +52,7 @@ async def lives(port: int, number: int) -> list[str]:
 
 async def test_killed_servers_lose_and_double_nothing(mongodb_uri: str, database_name: str) -> None:
     """Each stream is made once and topped up once, and each event's id is what was answered (C4)."""
-    database = Database(mongodb_uri, database_name)
+    database = Database(mongodb_uri, database_name, answer_seconds=PATIENCE_SECONDS)
     log, streams = Log(database, clock=time.time, size_bytes=16 << 20), Streams(database, clock=time.time)
     await log.open()
     arguments = [f"--mongodb_uri={mongodb_uri}", f"--database={database_name}", "--log_bytes=16777216", "--drain_seconds=1"]
@@ -63,21 +64,19 @@ async def test_killed_servers_lose_and_double_nothing(mongodb_uri: str, database
     async def some(count: int) -> bool:
         return len(await told()) >= count
 
-    server = ServerProcess(*arguments)
-    await server.start()
-    port = await server.port()
-    work = asyncio.gather(*(lives(port, number) for number in range(STREAMS)))
-    for kill in range(KILLS):
-        await wait_until(lambda kill=kill: some(10 * (kill + 1)), "something has happened")  # type: ignore[misc]  # it is a coroutine
-        await server.end(signal.SIGKILL)
-        server = ServerProcess(*arguments, f"--port={port}")
-        await server.start()
-        await server.port()
-    answered = [id for ids in await work for id in ids]
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(ServerProcess(*arguments))
+        port = await server.port()
+        work = asyncio.gather(*(lives(port, number) for number in range(STREAMS)))
+        for kill in range(KILLS):
+            await wait_until(lambda kill=kill: some(10 * (kill + 1)), "something has happened")  # type: ignore[misc]  # it is a coroutine
+            await server.end(signal.SIGKILL)
+            server = await stack.enter_async_context(ServerProcess(*arguments, f"--port={port}"))
+            await server.port()
+        answered = [id for ids in await work for id in ids]
     found = await told()
     assert sorted(id for id, _, _ in found) == sorted(answered)
     assert Counter(type for _, type, _ in found) == {"stream.created": STREAMS, "stream.topped_up": STREAMS}
     assert [type for _, type, stream in found if stream == found[0][2]] == ["stream.created", "stream.topped_up"]
     assert await streams.unfinished(-60, 10) == []
-    await server.end(signal.SIGTERM)
     database.close()

@@ -15,6 +15,7 @@ import pytest
 from handlers.sockets import SocketSink
 from hub.connection import State
 from tests.certificates import Certificate
+from tests.handlers.asking import caught_up
 from tests.handlers.assembly import PUBLISHER, USER, Assembly, token
 from tests.handlers.clients import EventStream, SseEvent, Wire, event, publish
 from tests.handlers.conftest import Assemble
@@ -126,6 +127,7 @@ async def test_a_slow_reader_loses_nothing(over: Assembly) -> None:
         opened.reader._transport.pause_reading()  # type: ignore[attr-defined]
         for _ in range(3):
             await publish(over.port, [event(data=data) for data in padding], PUBLISHER)
+        await caught_up(over)
         await wait_until(lambda: connection.state is State.BLOCKED, "it has left the live path")
         assert isinstance(connection.sink, SocketSink)
         assert 0 < connection.sink.pending < 2 * over.settings.chunk_bytes
