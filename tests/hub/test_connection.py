@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from hub.connection import Connection, Coverage, Start, State
-from hub.formats import SSE, WEBSOCKET
+import pytest
+
+from hub.connection import Connection, Coverage, Start, State, offer_all
+from hub.formats import SSE, SSE_GZIP, WEBSOCKET, Format
 from hub.interest import Interest
 from hub.subscriptions import Subscription, make_subscription
 from storage.positions import Position
@@ -193,3 +195,20 @@ def test_connection_whose_place_is_another_one_starts_over() -> None:
     assert connection.position == place_of(2)
     assert {one.subscription.topic: (one.start, one.done) for one in (connection.coverage or {}).values()} == {"a": (2, 2), "b": (3, 3)}
     assert connection.covered_to == 3
+
+
+@pytest.mark.parametrize("format", [SSE, SSE_GZIP, WEBSOCKET])
+def test_what_several_get_is_made_once_and_who_cannot_take_it_is_named(format: Format) -> None:
+    """Each reads the same, compressed or not, and all who had the same before are offered the same bytes."""
+    sinks = [RecordingSink(format, ManualClock()) for _ in range(3)]
+    connections = [Connection("c1", make_principal(), format, sink, Owner()) for sink in sinks]
+    for one in connections:
+        assert one.offer(format.message("live", {"position": "p" * 100}))
+    sinks[1].room = 10
+    assert offer_all(format.join([format.event(make_entry(1))]), connections) == [connections[1]]
+    assert sinks[0].offers[1] is sinks[1].offers[1] is sinks[2].offers[1]
+    assert [sink.numbers() for sink in sinks] == [[1], [1], [1]]
+    sinks[1].drain()
+    for one, sink in zip(connections, sinks, strict=True):
+        one.finish(format.closing(1000, "over", None))
+        assert sink.decoder.ended

@@ -9,7 +9,7 @@ import pytest
 
 from hub.connection import Connection, State
 from hub.errors import TOKEN_EXPIRED
-from hub.formats import SSE, WEBSOCKET, Format
+from hub.formats import SSE, SSE_GZIP, WEBSOCKET, Format
 from hub.hub import Hub
 from hub.keeper import EXPIRY_NOTICE_SECONDS, LINGER_SECONDS, MISSED_PONGS
 from hub.subscriptions import Subscription
@@ -84,6 +84,21 @@ async def test_connections_at_one_place_share_a_heartbeats_bytes() -> None:
     sinks = [stage.open()[1] for _ in range(500)]
     await stage.pass_(BEAT)
     assert len({id(sink.offers[0]) for sink in sinks}) == 1
+
+
+async def test_compressed_connections_hear_their_heartbeats_together() -> None:
+    """Whenever they came: what they are sent afterwards is compressed once for all of them, as before."""
+    stage = Stage()
+    sinks = []
+    for _ in range(3):
+        sinks.append(stage.open(SSE_GZIP)[1])
+        await stage.pass_(2)
+    await stage.pass_(BEAT - 6)
+    assert [len(sink.offers) for sink in sinks] == [1, 1, 1]
+    stage.hub.receive(make_entries(11, 11))
+    assert sinks[0].offers[1] is sinks[1].offers[1] is sinks[2].offers[1]
+    await stage.pass_(2 * BEAT)
+    assert [len(sink.offers) for sink in sinks] == [4, 4, 4]
 
 
 async def test_full_connection_hears_no_heartbeat() -> None:
