@@ -90,8 +90,10 @@ class _Streams(Handler):
             Unavailable: If MongoDB is away.
         """
         name = audience_of(f"{RESOURCE}/{id}")
-        owned = await self.services.belonging.among(self.asking, frozenset({name}))
         stream = await self.services.state.streams.find(id)
+        if stream is not None:  # it belongs to somebody, also if this process has not heard of any resource yet
+            self.services.state.ownership.noticed()
+        owned = await self.services.belonging.among(self.asking, frozenset({name}))
         if stream is None and self.keeps_all:
             raise NotFound("there is no such stream")
         if stream is None or not (owned or self.keeps_all):

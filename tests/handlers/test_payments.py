@@ -330,3 +330,13 @@ async def test_whoever_never_comes_to_change_it_is_told_to_come_back(here: Assem
     response = await change(here, id, "top-up", "1")
     assert response.error() == (503, "unavailable", None)
     assert response.headers["retry-after"] == "1"
+
+
+async def test_another_process_need_not_have_heard_of_it(assemble: Assemble, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has the answer of one process may go on with any other at once, also if it is the first resource that there is (L11)."""
+    one, other = await assemble(), await assemble()
+    assert other.state.ownership.is_empty
+    monkeypatch.setattr(other.hub, "receive", lambda entries: 0.0)  # nothing of the log arrives there
+    id = await made(one)
+    assert (await change(other, id, "top-up", "1")).status == 200
+    assert (await get(other.port, f"/streams/{id}", token=BOB)).json()["stream"]["depositedAmount"] == "101"
