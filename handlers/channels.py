@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import ClassVar, NamedTuple
 
 from channels.declaration import Access, Channel, Scope
@@ -19,12 +18,13 @@ from hub.formats import SseFormat
 from hub.principal import ADMIN, ANONYMOUS, PUBLIC, Principal, audience_of
 from hub.subscriptions import MAX_KEY_LENGTH, MAX_LIST_LENGTH, Subscription, is_name
 from storage.entries import Entry
+from storage.positions import Position
 from storage.recent import Wanted
 
 SYMBOLS, USER_ID, REPLAY = "symbols", "userId", "replay"
 MAX_RECENT_BYTES = 256 << 10  # of last events that one client gets: what its socket does not take of them waits in memory
 
-Beginning = Callable[[frozenset[str], SseFormat], bytes]  # makes bytes of what was read, for whoever has these audiences by now
+State = Callable[[frozenset[str], SseFormat], bytes]  # makes state as of now of what was read, for whoever has these audiences by now
 
 
 class Chosen(NamedTuple):
@@ -58,15 +58,16 @@ class ChannelStream(SseOpening):
         start = await self.start((resumption.position, RESUME) if resumption else (None, RESUME))
         subscriptions = self._subscriptions(chosen)
         is_new = start is None and bool(channel.recent or channel.snapshot)
-        hub, head = self.services.hub, self.services.hub.head
         try:
-            first = await self._first(principal, subscriptions, chosen, replay) if is_new else []
+            state = await self._state(principal, chosen) if is_new else None
         except NotReady as error:
             self.turn_away(error)
             return None
+        hub, head = self.services.hub, self.services.hub.head
+        past = await self._past(principal, subscriptions, chosen, replay, head) if is_new else []
         belongings = await self._belongings(principal, subscriptions, chosen)
-        # Nothing is awaited from here on: state is as of now, and so is the start. Last events are of before they were read, and what has
-        # come since follows them; if the log was made anew meanwhile, that is its beginning.
+        # Nothing is awaited from here on: state is as of now, and so is the start. Last events are of up to where the log was before they
+        # were asked for, and what has come since follows them; if the log was made anew meanwhile, that is its beginning.
         if is_new:
             start = Start(min(head, hub.head) if replay else hub.head)
         audiences = principal.audiences | belongings.audiences | chosen.granted
@@ -79,7 +80,7 @@ class ChannelStream(SseOpening):
                 chosen.granted,
                 channel.terms,
                 self.services.client_ids.make(principal.user, channel.name),
-                lambda format: b"".join(make(audiences, format) for make in first),
+                lambda format: (state(audiences, format) if state else b"") + _encoded(past, audiences, format),
             )
         )
 
@@ -180,31 +181,32 @@ class ChannelStream(SseOpening):
 
     # What comes first
 
-    async def _first(self, principal: Principal, subscriptions: frozenset[Subscription], chosen: Chosen, events: int) -> list[Beginning]:
-        """Return what makes the beginning of a stream for a new client: state, then the last events.
+    async def _state(self, principal: Principal, chosen: Chosen) -> State | None:
+        """Return what makes the state for a new client; None: the channel has none.
 
         Raises:
-            NotReady: If state cannot be read yet.
+            NotReady: If it cannot be read yet.
             Unavailable: If MongoDB is away.
         """
-        snapshot, beginnings = self.CHANNEL.snapshot, list[Beginning]()
-        if snapshot is not None:
-            owner = _owner(snapshot.owner, principal, chosen)
-            prepared = await self.services.snapshots.prepare(self.CHANNEL, owner, chosen.keys or None)
-            beginnings.append(lambda audiences, format: prepared.now(format) if owner in audiences else b"")
-        past = await self._past(principal, subscriptions, chosen, events)
-        return [*beginnings, partial(_encoded, past)]
+        snapshot = self.CHANNEL.snapshot
+        if snapshot is None:
+            return None
+        owner = _owner(snapshot.owner, principal, chosen)
+        prepared = await self.services.snapshots.prepare(self.CHANNEL, owner, chosen.keys or None)
+        return lambda audiences, format: prepared.now(format) if owner in audiences else b""
 
-    async def _past(self, principal: Principal, subscriptions: frozenset[Subscription], chosen: Chosen, events: int) -> list[Entry]:
-        """Return the last events, oldest first, of what the channel shows to this one."""
-        recent, hub = self.CHANNEL.recent, self.services.hub
+    async def _past(
+        self, principal: Principal, subscriptions: frozenset[Subscription], chosen: Chosen, events: int, head: Position
+    ) -> list[Entry]:
+        """Return the last events up to a place, oldest first, of what the channel shows to this one."""
+        recent = self.CHANNEL.recent
         if recent is None or not events:
             return []
         belongings = await self._belongings(principal, subscriptions, chosen)
         audiences = principal.audiences | belongings.audiences
         since = round((self.services.time() - recent.seconds) * 1000)
         wanted = Wanted(chosen.audiences or audiences, self.SELECTIONS, chosen.keys, since, events)
-        found = await self.services.recent.events(wanted, hub.head)
+        found = await self.services.recent.events(wanted, head)
         return _within(found, MAX_RECENT_BYTES)
 
 
@@ -253,7 +255,7 @@ def _within(entries: list[Entry], room: int) -> list[Entry]:
     """Return the last of these entries, as many as fit."""
     kept: list[Entry] = []
     for entry in reversed(entries):
-        room -= entry.size
+        room -= len(entry.data.encode())
         if room < 0:
             break
         kept.append(entry)

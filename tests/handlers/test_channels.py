@@ -13,7 +13,9 @@ from channels.declaration import Access
 from channels.families import CATALOGUE, EVENT_TYPES
 from channels.valuation import SOURCE
 from hub.errors import NotReady
-from storage.entries import NewEvent
+from storage.entries import Entry, NewEvent
+from storage.positions import Position
+from storage.recent import Wanted
 from tests.handlers.asking import ADMIN, AGENT, PUBLISHER, caught_up, own, session, ticket
 from tests.handlers.assembly import USER, Assembly, token
 from tests.handlers.clients import EventStream, SseEvent, get, publish
@@ -329,6 +331,22 @@ async def test_welcome_moves_a_new_client_nowhere_until_it_has_its_last_events(h
         assert (live.type, live.id, live.json()["replayed"]) == ("live", id, 0)
 
 
+async def test_what_comes_while_last_events_are_read_follows_them(here: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is it missing nor does it come twice (D7, L6)."""
+    read = here.services.recent.events
+
+    async def later(wanted: Wanted, up_to: Position) -> list[Entry]:
+        await order(here, 2)
+        found = await read(wanted, up_to)
+        await order(here, 3)
+        return found
+
+    await order(here, 1)
+    monkeypatch.setattr(here.services.recent, "events", later)
+    async with opened(here, ORDERS) as stream:
+        assert [one.json()["orderId"] for one in await until_live(stream)] == ["o1", "o2", "o3"]
+
+
 @pytest.mark.parametrize(("replay", "expected"), [("0", []), ("2", ["o1", "o2"]), ("100", ["o0", "o1", "o2"])])
 async def test_a_client_says_how_many_of_its_last_events_it_wants(here: Assembly, replay: str, expected: list[str]) -> None:
     """From none to all that there can be (D7)."""
@@ -349,11 +367,11 @@ async def test_what_is_long_past_is_no_last_event(here: Assembly) -> None:
 
 async def test_large_last_events_are_as_many_as_fit(here: Assembly) -> None:
     """What a slow client does not take of them waits in memory, so it is bounded (L7)."""
-    await published(here, *(sample("ai:decision", "user:u1", decisionId=f"d{number}", reasoning="x" * 9000) for number in range(20)))
+    await published(here, *(sample("ai:decision", "user:u1", decisionId=f"d{number}", reasoning="x" * 9000) for number in range(40)))
     async with opened(here, "/api/stream/ai-decisions") as stream:
         found = [one.json()["decisionId"] for one in await until_live(stream)]
-        assert found == [f"d{number}" for number in range(20 - len(found), 20)]
-        assert 5 < len(found) < 12
+        assert found == [f"d{number}" for number in range(40 - len(found), 40)]
+        assert 25 < len(found) < 30
 
 
 @pytest.mark.parametrize("how", ["header", "lastEventId", "from"])
