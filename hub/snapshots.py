@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import islice
 from typing import Any, Protocol
 
 import msgspec
@@ -181,7 +182,9 @@ class Prepared:
         asked = self._asked
         if self.is_kept or asked is None or not len(self._items) == asked < MOST_KEPT:
             return True
-        return self._is_over(self._items[-1]) or len(self._state()) >= self.snapshot.limit
+        last = self._items[-1]
+        is_over = last.expires is not None and last.expires <= self._maker.time()  # and so is whatever is older
+        return is_over or len(self._state()) >= self.snapshot.limit
 
     def take(self, items: list[Item], folded: int, asked: int | None) -> bool:
         """Take what was read; False: it is of no use. Public state is kept from here on."""
@@ -214,10 +217,8 @@ class Prepared:
                 items = sorted((kept[key] for key in self.keys if key in kept), key=_age, reverse=True)
             else:
                 items = [item for item in items if item.key in self.keys]
-        return [item for item in items if not self._is_over(item)][: self.snapshot.limit]
-
-    def _is_over(self, item: Item) -> bool:
-        return item.expires is not None and item.expires <= self._maker.time()
+        now = self._maker.time()
+        return list(islice((item for item in items if item.expires is None or item.expires > now), self.snapshot.limit))
 
     def now(self, format: Format) -> bytes:
         """Return the snapshot as of the hub's head at this moment, for SSE; nothing, where there is nothing and it has no list.
