@@ -1,7 +1,8 @@
-"""State is what the log says, whatever is killed while it is folded (issue of snapshots: idempotent, catching up, whoever does it)."""
+"""State is what the log says, whatever is killed while it is folded, and whoever folds it."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import time
@@ -12,6 +13,8 @@ from storage.log import Log
 from storage.mongo import Database
 from storage.snapshots import Reading, SnapshotStore, Wanted
 from tests.faults.world import Publisher, Server
+from tests.handlers.assembly import token
+from tests.handlers.clients import EventStream
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
 KEYS = 12
@@ -67,6 +70,36 @@ async def test_killed_while_folding(tmp_path: Path, mongodb_uri: str, database_n
     assert {item.key: json.loads(item.data)["qty"] for item in items} == newest
     assert [item.seq for item in items] == sorted((item.seq for item in items), reverse=True)
     await book.close()
+
+
+async def follow(server: Server, last: int) -> dict[str, int]:
+    """Open the user's orders, and return how each stands once this one is known: state, and every event after it in order, each once."""
+    while True:
+        async with EventStream(server.port, "?replay=0", path="/api/stream/orders", token=token("u1")) as stream:
+            if (await stream.next()).type != "welcome":
+                continue  # just started: state cannot be read yet, and the client is told to come back
+            orders = (await stream.next_of("snapshot")).json()["orders"]
+            known = {one["orderId"]: int(one["qty"]) for one in orders}
+            number = max(known.values(), default=0)
+            while number < last:
+                payload = (await stream.next_of("order:update")).json()
+                assert int(payload["qty"]) == number + 1
+                number = known[payload["orderId"]] = int(payload["qty"])
+            return known
+
+
+async def test_clients_that_come_after_a_kill(tmp_path: Path) -> None:
+    """In the middle of a burst, when nothing of it may be folded yet: what they get first and what follows fit together."""
+    async with Server(tmp_path) as server:
+        publisher = Orders(server, topic="trading.orders", type="order:update", audience="user:u1")
+        await publisher.publish(40)
+        await server.end(signal.SIGKILL)
+        await server.start()
+        clients = [asyncio.create_task(follow(server, 100)) for _ in range(5)]
+        await publisher.publish(60)
+        expected = {f"o-{number % KEYS}": number for number in range(1, 101)}
+        assert await asyncio.gather(*clients) == [expected] * 5
+        assert await follow(server, 100) == expected
 
 
 async def test_state_outlives_the_servers(tmp_path: Path, mongodb_uri: str, database_name: str) -> None:
