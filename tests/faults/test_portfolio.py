@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from storage.embedded import EmbeddedMongoDB
 from tests.channels.ledger import SYMBOLS, Logged, compare
 from tests.faults.world import Publisher, Server
 from tests.handlers.assembly import token
@@ -22,8 +23,8 @@ QUERY = "?types=position:update,price:update"
 class Market(Publisher):
     """Publishes positions of one user, and prices, at random; the last event is a position."""
 
-    def __init__(self, server: Server) -> None:
-        super().__init__(server)
+    def __init__(self, *servers: Server) -> None:
+        super().__init__(*servers)
         self._chance = random.Random(3)
 
     def event(self, number: int) -> dict[str, Any]:
@@ -66,3 +67,16 @@ async def test_killed_while_positions_are_valued(tmp_path: Path) -> None:
 
         await market.publish(EVENTS, {25: kill_at_work, 45: kill})
         compare(await whole_log(server))
+
+
+async def test_another_server_goes_on_when_the_one_that_values_is_killed(tmp_path: Path) -> None:
+    """It takes over by itself, and nobody can tell from what stands in the log."""
+    mongodb = EmbeddedMongoDB(tmp_path / "mongodb")
+    uri = await mongodb.start()
+    try:
+        first, second = Server(tmp_path / "first", mongodb_uri=uri), Server(tmp_path / "second", mongodb_uri=uri)
+        async with first, second:
+            await Market(second).publish(EVENTS, {30: lambda: first.end(signal.SIGKILL)})
+            compare(await whole_log(second))
+    finally:
+        await mongodb.stop()
