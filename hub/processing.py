@@ -209,7 +209,7 @@ class Processor:
         goes_on = progress is not None and progress.log == self._name_of_log and progress.seq <= head.seq
         for kind in reversed(self._work.kinds):
             async for batch in self._kept.parts(kind, self._name_of_log if goes_on else ""):
-                for number, part in enumerate(batch):
+                for number, part in enumerate(batch, 1):
                     self._work.restore(part)
                     if number % SLICE == 0:
                         await asyncio.sleep(0)

@@ -277,6 +277,34 @@ async def test_a_state_that_was_saved_is_gone_on_from(mongodb_uri: str, database
         assert len(second.appended) <= 2  # the last one of the first process may have been appended and not saved
 
 
+async def test_a_large_state_is_read_back(mongodb_uri: str, database_name: str) -> None:
+    """All of it, and only then the log."""
+    async with process(mongodb_uri, database_name, "first") as first:
+        await first.publish(price(11), *[position(1, user=f"u{number}") for number in range(120)])
+        async with running(first.processor.run()):
+            await first.answered(120)
+            first.clock.now += 2.0
+            await first.publish(position(2))
+            await wait_until(first.kept.progress, "progress is saved")
+    async with process(mongodb_uri, database_name, "second") as second, running(second.processor.run()):
+        await second.publish(position(0, user="u119"))
+        await second.answered(122)
+        assert len(second.made[-1]) == 119
+
+
+async def test_who_begins_before_the_tail_waits_for_it(mongodb_uri: str, database_name: str) -> None:
+    """What the tail brings begins somewhere, and before that nothing can be told from it."""
+    one = OneProcess(mongodb_uri, database_name, "early")
+    with contextlib.closing(one.database), contextlib.closing(one.observer.database):
+        await one.log.open()
+        await one.kept.open()
+        async with running(one.appender.run()), running(one.processor.run()):
+            await one.publish(position(1))
+            assert not one.made[1:]
+            async with running(one.follower.run()):
+                await one.answered(1)
+
+
 async def test_a_defect_is_met_once(here: OneProcess, expected_logs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The event that it is in has no answer, those after it have."""
     expected_logs.append("because of a defect")
