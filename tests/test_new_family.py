@@ -11,6 +11,7 @@ import pytest
 from tests.handlers.assembly import PUBLISHER, token
 from tests.handlers.clients import EventStream, publish
 from tests.server_process import ROOT, SECRET, ServerProcess
+from tests.waiting import PATIENCE_SECONDS
 
 PAGE = ROOT / "docs" / "how-to" / "new-family.md"
 SOURCES = ("channels", "handlers", "hub", "settings", "storage")
@@ -43,7 +44,7 @@ def project(tmp_path: Path) -> Path:
 async def test_a_sixth_family_is_one_module_and_its_name(project: Path, mongodb_uri: str, database_name: str) -> None:
     """Its events are held to their shape, and its endpoint serves state, heartbeats and events as declared."""
     start = (str(project / "server.py"), "--port=0")
-    settings = (f"--database={database_name}", "--drain_seconds=1")
+    settings = (f"--database={database_name}", "--drain_seconds=1", f"--append_seconds={PATIENCE_SECONDS}")
     environment = {"TAILCAST_JWT_SECRET": SECRET, "TAILCAST_MONGODB_URI": mongodb_uri}
     async with ServerProcess(*settings, start=start, environment=environment) as process:
         port = await process.port()
