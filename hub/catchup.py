@@ -219,7 +219,8 @@ class CatchUp:
             "fromTime": None if reason == UNKNOWN else _time_of(lost_from),
             "toTime": rfc3339(to.ms),
         }
-        logger.warning("gap reported", extra={"fields": {**connection.describe(), **fields}})
+        known = {} if reason == UNKNOWN else {"from": lost_from}  # what is no id of this log may be anything, a token too
+        logger.warning("gap reported", extra={"fields": {**connection.describe(), **fields, "from": None, **known}})
         connection.position = to
         if connection.offer(connection.format.message("gap", fields, fields["to"])):
             return True

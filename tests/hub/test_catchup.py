@@ -296,6 +296,15 @@ async def test_unknown_position_is_a_gap_and_then_everything(expected_logs: list
     assert [(gap["from"], gap["reason"], gap["fromTime"]) for gap in gaps] == [("nonsense-id", "unknown position", None)]
 
 
+async def test_an_unknown_position_is_not_logged(expected_logs: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    """It may be anything that a client has sent in the place of an id, a token too (S7); an id of this log is logged."""
+    expected_logs.append("gap reported")
+    await gap_after(make_entries(8, 12), 12, "a-token-in-the-wrong-place")
+    await gap_after(make_entries(8, 12), 12, id_of(3))
+    logged = [record.__dict__["fields"]["from"] for record in caplog.records if record.message == "gap reported"]
+    assert logged == [None, id_of(3)]
+
+
 async def test_hole_in_the_middle_is_a_gap(expected_logs: list[str]) -> None:
     """Numbers that are missing without having been evicted are reported as such."""
     expected_logs.append("gap reported")
