@@ -29,6 +29,7 @@ from tests.storage.faults import Clock, FaultyDatabase, Held, answer_lost, not_s
 from tests.waiting import wait_until
 
 TOTAL = "sum"
+LONG_SECONDS = 600.0  # longer than any test stands still
 
 
 def is_gone(payload: Mapping[str, Any]) -> bool:
@@ -73,7 +74,7 @@ class Process:
         self.hub = Hub(log, self.clock, overlay=self.overlay)
         self.store = SnapshotStore(database, clock=Clock(2e9))
         self.snapshots = Snapshots(self.hub, self.overlay, self.store, log, self.clock.time)
-        self.lease = Lease(database, "snapshots", holder=name)
+        self.lease = Lease(database, "snapshots", holder=name, seconds=LONG_SECONDS)
         self.folding = Folding(self.overlay, log, self.store, self.lease)
 
     async def start(self) -> None:
@@ -124,8 +125,9 @@ async def log() -> ListLog:
 
 
 @pytest.fixture
-async def start(log: ListLog, database: FaultyDatabase) -> AsyncIterator[Start]:
+async def start(log: ListLog, database: FaultyDatabase, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
     """A function that starts one more process on the same log and MongoDB."""
+    monkeypatch.setattr("hub.snapshots.REACH_SECONDS", LONG_SECONDS)
     started: list[Process] = []
 
     async def start_one(name: str = "a", **bounds: int) -> Process:
