@@ -13,7 +13,7 @@ from handlers.resources import KEEPERS, resource_name
 from handlers.resumption import Resumption
 from handlers.sse import COMMON_PARAMETERS, Admission, SseOpening, listed
 from hub.connection import Connection, Start
-from hub.errors import BadRequest, Forbidden, NotFound, NotReady
+from hub.errors import BadRequest, Forbidden, NotFound
 from hub.formats import SseFormat
 from hub.principal import ADMIN, ANONYMOUS, PUBLIC, Principal, audience_of
 from hub.subscriptions import MAX_KEY_LENGTH, MAX_LIST_LENGTH, Subscription, is_name
@@ -58,11 +58,7 @@ class ChannelStream(SseOpening):
         start = await self.start((resumption.position, RESUME) if resumption else (None, RESUME))
         subscriptions = self._subscriptions(chosen)
         is_new = start is None and bool(channel.recent or channel.snapshot)
-        try:
-            state = await self._state(principal, chosen) if is_new else None
-        except NotReady as error:
-            self.turn_away(error)
-            return None
+        state = await self._state(principal, chosen) if is_new else None
         hub, head = self.services.hub, self.services.hub.head
         past = await self._past(principal, subscriptions, chosen, replay, head) if is_new else []
         belongings = await self._belongings(principal, subscriptions, chosen)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tornado.iostream import IOStream
 
-from handlers.base import Handler
+from handlers.base import Handler, translate
 from handlers.belongings import Belongings
 from handlers.codings import accepts_gzip
 from handlers.opening import Opening
@@ -22,6 +22,7 @@ from hub.formats import HEARTBEAT, RETRY_MS, SSE_UNCHUNKED, SseFormat, sse_forma
 from hub.principal import Principal
 from hub.subscriptions import Subscription
 from hub.terms import PLAIN, Terms
+from storage.errors import Unavailable
 
 MAX_BEHIND_BYTES = 1 << 20  # more than Tornado reads ahead
 # What every stream understands: where it begins, and who asks.
@@ -64,7 +65,12 @@ class SseOpening(Opening):
         the socket is no longer its own. After `get` there is nothing left to be called."""
         super().prepare()
         if self.request.method == "GET" and not self._finished:
-            await self.get(**self.path_kwargs)
+            try:
+                await self.get(**self.path_kwargs)
+            except (NotReady, Unavailable) as error:
+                told = translate(error)
+                assert isinstance(told, NotReady)
+                self.turn_away(told)
             assert self._finished, "answered, or detached"
 
     async def get(self, **path: str) -> None:
@@ -91,7 +97,7 @@ class SseOpening(Opening):
         Raises:
             Unauthenticated: If its credential was revoked meanwhile.
             TooMany: If its organisation has as many connections as it may have, and the client is no event stream of a browser.
-            NotReady: If the server has, or is stopping, or what comes first cannot be made, and the client is none either.
+            NotReady: If the server has, or is stopping, or what comes first cannot be made.
         """
         services, principal = self.services, admission.principal
         chunked = self.request.version == "HTTP/1.1"
@@ -100,7 +106,7 @@ class SseOpening(Opening):
         try:
             services.require_room(principal, self.address, self.correlation_id)
             first = admission.first(format) if admission.first else b""
-        except (TooMany, NotReady) as error:
+        except TooMany as error:
             self.turn_away(error)
             return None
         services.rates.subscribed(principal, correlationId=self.correlation_id)

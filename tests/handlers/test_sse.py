@@ -12,6 +12,7 @@ from hub.subscriptions import Subscription
 from tests.handlers.asking import resume_token
 from tests.handlers.assembly import USER, Assembly
 from tests.handlers.clients import get
+from tests.handlers.conftest import Assemble, StoppableMongoDB
 from tests.hub.fakes import ManualClock, RecordingSink
 
 
@@ -51,3 +52,17 @@ async def test_what_was_given_to_nobody_is_no_credential(here: Assembly) -> None
     token = here.hub.seal(connection)
     here.hub.close(connection, 1000, "over")
     assert (await get(here.port, f"/v1/stream?resume={token}")).error() == (401, "unauthenticated", None)
+
+
+async def test_while_mongodb_is_away_a_browser_is_told_to_come_back(
+    assemble: Assemble, stoppable_mongodb: StoppableMongoDB, expected_logs: list[str]
+) -> None:
+    """In its own language: at any status but 200 its EventSource would give up for good. Others get 503 (S6, T9)."""
+    expected_logs.append("tail interrupted")
+    here = await assemble(stoppable_mongodb.uri)
+    await stoppable_mongodb.hang()
+    for path in ("/api/stream/alerts", "/v1/stream?from=2026-01-31T12:00:00Z"):
+        response = await get(here.port, path, token=USER, headers={"Accept": "text/event-stream"})
+        assert (response.status, response.headers["retry-after"]) == (200, "2")
+        assert b'"code":1013' in response.body
+    assert (await get(here.port, "/api/stream/alerts", token=USER)).error() == (503, "unavailable", None)
