@@ -55,7 +55,7 @@ def _fill(number: int) -> Fields:
 
 def _position(number: int) -> Fields:
     symbol = _symbol(number)
-    return {"symbol": symbol, "quantity": str(number // len(FIRST_PRICES) % 4 * 5), "entryPrice": str(FIRST_PRICES[symbol])}
+    return {"symbol": symbol, "quantity": str((number // len(FIRST_PRICES) + 1) % 4 * 5), "entryPrice": str(FIRST_PRICES[symbol])}
 
 
 def _transaction(number: int) -> Fields:
