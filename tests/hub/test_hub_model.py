@@ -401,7 +401,8 @@ class World(RuleBasedStateMachine):
     def open_like(self, other: Client, start: tuple[str, int]) -> Client:
         """Open another connection that shares the interest of one, unless its rights have changed."""
         chosen = {one.subscription for one in other.active()} or {Subscription()}
-        return self._open_sse(set(other.principal.audiences), chosen, start, None, other.connection.format, other.pace)
+        format = other.connection.format if other.sse else SSE
+        return self._open_sse(set(other.principal.audiences), chosen, start, None, format, other.pace)
 
     @precondition(lambda self: len(self.all) < MANY_CLIENTS)
     @rule(target=clients, audiences=seen_by, room=st.sampled_from([None, None, 10]), pace=st.sampled_from(PACES))
