@@ -17,6 +17,7 @@ USER = "demo"
 ORG = "demo"
 ENTITY = "demo"
 PUBLISHER = "demo-publisher"
+PRICE = "price:update"
 OWNED = ("stream/42", "strategy/momentum")  # the resources of the samples, which the demo's user owns
 FIRST_PRICES = {"AAPL": Decimal("190.00"), "GOOGL": Decimal("172.50"), "MSFT": Decimal("415.10")}
 CENT = Decimal("0.01")
@@ -58,6 +59,10 @@ def _position(number: int) -> Fields:
     return {"symbol": symbol, "quantity": str((number // len(FIRST_PRICES) + 1) % 4 * 5), "entryPrice": str(FIRST_PRICES[symbol])}
 
 
+def _as_sampled(_: int) -> Fields:
+    return {}
+
+
 def _transaction(number: int) -> Fields:
     return {"transactionId": f"t-{number}", "amount": 5 + number % 40}
 
@@ -95,7 +100,7 @@ MOVES: Mapping[str, Callable[[int], Fields | None]] = {
 
 # Whose turn it is, one after the other: each family of users, of which two have their payments declared in one module.
 TURNS = tuple(
-    tuple(one.name for channel in channels for one in channel.events if one.name in MOVES)
+    tuple(one.name for channel in channels for one in channel.events if one.name != PRICE)
     for family in FAMILIES
     for channels in ([[one] for one in family.CHANNELS] if family is payments else [family.CHANNELS])
 )
@@ -111,14 +116,14 @@ def events(now: Callable[[], float]) -> Iterator[NewEvent]:
     for moves in cycle([_moves(types) for types in TURNS]):
         type, fields = next(moves)
         yield _made(type, fields, now())
-        yield _made("price:update", _price(next(prices)), now())
+        yield _made(PRICE, _price(next(prices)), now())
 
 
 def _moves(types: tuple[str, ...]) -> Iterator[tuple[str, Fields]]:
     """Yield what one family does, round after round."""
     for number in count(1):
         for type in types:
-            fields = MOVES[type](number)
+            fields = MOVES.get(type, _as_sampled)(number)
             if fields is not None:
                 yield type, fields
 

@@ -15,7 +15,6 @@ from hub.principal import Principal, audience_of, audiences_of
 from storage.entries import NewEvent
 
 NOON = 1_795_176_000.0  # 2026-11-20T12:00:00Z
-PRICE = "price:update"
 EVENTS = 2000
 
 
@@ -31,16 +30,16 @@ def payloads(type: str) -> list[dict[str, object]]:
 
 def test_the_feed_has_every_declared_type() -> None:
     """A type that is declared is in the feed, again and again; prices come all the time, since they move everything else."""
-    assert sorted([*demo.MOVES, PRICE]) == sorted(EVENT_TYPES)
+    assert sorted([*demo.MOVES, demo.PRICE]) == sorted(EVENT_TYPES)
     counts = Counter(event.type for event in feed())
     assert all(counts[type] > 1 for type in EVENT_TYPES)
-    assert [event.type == PRICE for event in feed(6)] == [False, True] * 3
+    assert [event.type == demo.PRICE for event in feed(6)] == [False, True] * 3
 
 
 def test_each_family_has_its_turn() -> None:
     """Whoever watches one family does not wait for long."""
     assert len(demo.TURNS) == 5
-    shown = [event.type for event in feed() if event.type != PRICE]
+    shown = [event.type for event in feed() if event.type != demo.PRICE]
     for place, types in enumerate(demo.TURNS):
         assert set(shown[place :: len(demo.TURNS)]) == set(types)
 
