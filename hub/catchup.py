@@ -31,7 +31,7 @@ logger = logging.getLogger("tailcast.hub")
 SLICE_SECONDS = 0.0005
 LOOK_ENTRIES = 512  # looked at in one turn of one connection, whether they are for it or not
 # The same for a paced one. As long as it looks at more than its socket takes of the newest, it gets to the head, however fast that moves:
-# this is a second of 20,000 updates, and some 5 ms.
+# this is a second of 20,000 updates, and some 10 ms.
 PACED_LOOK_ENTRIES = 20_000
 EVICTED = "evicted"
 MISSING = "missing"
