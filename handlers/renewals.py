@@ -9,7 +9,7 @@ from hub.control import Renewed, control_event
 from hub.errors import BadRequest
 from hub.formats import rfc3339_of
 
-MAX_ID_LENGTH = 128
+MAX_ID_LENGTH = 512  # a user, a channel and a time; a user may have 255 characters
 
 
 class RenewalIn(msgspec.Struct, forbid_unknown_fields=True):

@@ -89,7 +89,7 @@ async def test_nobody_learns_whether_there_is_such_a_connection(here: Assembly) 
         ({}, "clientId"),
         ({"clientId": 5}, "clientId"),
         ({"clientId": ""}, "clientId"),
-        ({"clientId": "x" * 129}, "clientId"),
+        ({"clientId": "x" * 513}, "clientId"),
         ({"clientId": "x", "y": 1}, "y"),
         ([], None),
     ],
@@ -98,3 +98,11 @@ async def test_a_connection_must_be_named(here: Assembly, value: Any, field: str
     """By an id of a length that ids have."""
     response = await ask(here.port, "POST", "/v1/renewals", value, token=mine(60))
     assert response.error() == (400, "invalid_request", field)
+
+
+async def test_a_channels_stream_of_a_user_with_a_long_name_is_renewed(here: Assembly) -> None:
+    """Its client id holds the name (D1, S3)."""
+    user = "u" * 255
+    async with EventStream(here.port, "?replay=0", path="/api/stream/ai-decisions", token=token(user, seconds=60)) as stream:
+        await renew(here, (await stream.welcome()).json()["clientId"], token(user, seconds=600))
+        await stream.next_of("renewed")
