@@ -11,7 +11,7 @@ import pytest
 from tests.server_process import ROOT
 
 ROOT_USER, SOMEBODY = 0, 1000
-THERE = ("make", "gcc", "python3", "env", "true", "apt-get", "sudo")
+THERE = ("make", "gcc", "curl", "python3", "env", "true", "apt-get", "sudo")
 
 
 class Machine:

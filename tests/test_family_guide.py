@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.handlers.clients import EventStream
+from tests.programs import needs_curl
 from tests.server_process import ROOT, ServerProcess
 from tests.waiting import PATIENCE_SECONDS
 
@@ -49,6 +50,7 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@needs_curl
 async def test_a_further_family_is_one_module(copy: Path, mongodb_uri: str, database_name: str) -> None:
     """It is published, validated, delivered, folded into a snapshot and in the reference, by what its module declares (X6)."""
     naming, watching, publishing, spoiling = blocks("sh")

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from tests.programs import needs_curl
 from tests.server_process import ROOT, ServerProcess
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
@@ -107,6 +108,7 @@ class Output:
         await wait_until(lambda: all(part in self.text for part in parts), f"{parts} are printed")
 
 
+@needs_curl
 async def test_the_guides_commands_work_as_printed(tmp_path: Path) -> None:
     """In the order in which they stand there, with curl, and with what speaks like websocat (A5)."""
     websocat = tmp_path / "websocat"

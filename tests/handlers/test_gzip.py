@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tests.handlers.asking import caught_up
 from tests.handlers.assembly import PUBLISHER, USER, Assembly, token
 from tests.handlers.clients import EventStream, SseEvent, Wire, event, publish
 from tests.handlers.conftest import Assemble
+from tests.programs import needs_curl
 from tests.test_guides import program
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
@@ -139,14 +139,12 @@ async def test_a_slow_reader_loses_nothing(over: Assembly) -> None:
         assert await numbers(opened, 1) == ["end"]
 
 
+@needs_curl
 async def test_curl_reads_it(here: Assembly) -> None:
     """`curl --compressed` prints the events, and ends without a complaint when the server ends the stream."""
-    curl = shutil.which("curl")
-    if curl is None:
-        pytest.skip("there is no curl on PATH")
     url = f"http://127.0.0.1:{here.port}/v1/stream"
     process = await asyncio.create_subprocess_exec(
-        *(curl, "-sSN", "--compressed", "-H", f"Authorization: Bearer {token(seconds=100)}", url),
+        *("curl", "-sSN", "--compressed", "-H", f"Authorization: Bearer {token(seconds=100)}", url),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
