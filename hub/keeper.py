@@ -16,6 +16,7 @@ SWEEP_SECONDS = 1.0
 SWEEP_SLICE = 200  # connections looked at before the event loop gets a turn
 EXPIRY_NOTICE_SECONDS = 30.0  # before a credential ends
 MISSED_PONGS = 4  # heartbeats without any sign of life from a WebSocket client
+STOOD_STILL_SECONDS = 10.0  # between two sweeps: this process was frozen, or had no CPU, and has read nothing of what came meanwhile
 LINGER_SECONDS = 10.0  # for the last bytes of a connection that was closed
 
 
@@ -73,6 +74,8 @@ class Keeper:
         self._clock = clock
         self._heartbeat_seconds = heartbeat_seconds
         self._stale_seconds = stale_seconds
+        self._swept_at = clock.monotonic()  # when the last sweep began
+        self._awake_since = self._swept_at  # since when this process has been able to hear of its clients
         self._lingering: deque[tuple[float, Connection]] = deque()  # closed, with bytes still to send; the first one ends first
 
     def admit(self, connection: Connection) -> None:
@@ -102,6 +105,9 @@ class Keeper:
     async def sweep(self) -> None:
         """Look once at every connection whose time has come."""
         now = self._clock.monotonic()
+        if now - self._swept_at > STOOD_STILL_SECONDS:
+            self._awake_since = now  # what clients have sent or read since then is not seen yet
+        self._swept_at = now
         while self._lingering and self._lingering[0][0] <= now:
             self._lingering.popleft()[1].sink.abort()
         heartbeats: dict[Any, bytes] = {}
@@ -127,7 +133,7 @@ class Keeper:
         ends, stalled_since = connection.expires_at, connection.sink.stalled_since
         if ends is not None and ends <= now:
             self._hub.close(connection, TOKEN_EXPIRED, "the credential has expired")
-        elif stalled_since is not None and self._stale_seconds and now - stalled_since >= self._stale_seconds:
+        elif stalled_since is not None and self._stale_seconds and now - max(stalled_since, self._awake_since) >= self._stale_seconds:
             self._hub.close(connection, STALE, "the client has stopped reading")
         elif connection.heard_at is not None and self._silent(connection, now):
             self._hub.close(connection, STALE, "the client does not answer pings")
@@ -140,7 +146,7 @@ class Keeper:
     def _silent(self, connection: Connection, now: float) -> bool:
         if connection.state is State.BLOCKED or connection.heard_at is None:
             return False  # it cannot answer what it has not read
-        return now - connection.heard_at > MISSED_PONGS * self._heartbeat_seconds
+        return now - max(connection.heard_at, self._awake_since) > MISSED_PONGS * self._heartbeat_seconds
 
     def _warn(self, connection: Connection) -> None:
         connection.warned = True

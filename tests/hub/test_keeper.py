@@ -318,3 +318,18 @@ async def test_heartbeats_more_often_than_sweeps_are_kept() -> None:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+async def test_a_process_that_stood_still_does_not_blame_its_clients(blocked: bool) -> None:
+    """It has read nothing of what they answered meanwhile: their time begins anew when it goes on, and then counts as ever."""
+    stage = Stage()
+    connection, sink = stage.open(WEBSOCKET, heard=True)
+    if blocked:
+        sink.room = 0
+        stage.hub.receive(make_entries(11, 11))
+    stage.clock.now += 10 * STALE_AFTER
+    await stage.pass_(MISSED_PONGS * BEAT)
+    assert state_of(connection) is (State.BLOCKED if blocked else State.ATTACHED)
+    await stage.pass_(STALE_AFTER + BEAT if blocked else BEAT + 1)
+    assert connection.closed
