@@ -92,7 +92,7 @@ class Publisher:
 
     def event(self, number: int) -> dict[str, Any]:
         """Return the event with this number."""
-        return {**self._fixed, "id": str(number), "data": self.data(number)}
+        return {**self._fixed, "id": f"{self._fixed['topic']}/{number}", "data": self.data(number)}
 
     def data(self, number: int) -> dict[str, Any]:
         """Return the payload of an event."""
