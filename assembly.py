@@ -18,6 +18,7 @@ from handlers.credentials import TokenVerifier
 from handlers.jwks import PublishedKeys
 from handlers.keys import KeyRing, own_key
 from handlers.outbox import Outbox
+from handlers.parties import Parties
 from handlers.rates import RateLimits, Rates
 from handlers.refusals import Refusals
 from handlers.refused_fields import RefusedFields
@@ -121,6 +122,7 @@ def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Cloc
         appender=Appender(log, seconds=settings.append_seconds),
         authenticator=authenticator,
         belonging=belonging,
+        parties=Parties(belonging),
         state=state,
         recent=RecentEvents(log, CATALOGUE.recent_types),
         snapshots=Snapshots(hub, overlay, state.snapshots, log, clock.time),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -118,20 +119,28 @@ class PaymentStreams(_Streams):
         id = self._id(wanted)
         state = created(id, wanted)
         self.services.rates.publish(self.asking, 1, correlationId=self.correlation_id)
-        streams, digest = self.services.state.streams, digest_of(wanted)
-        change = Change(1, CREATED, text_of(CREATED, state), self.key, digest, self.correlation_id)
+        change = Change(1, CREATED, text_of(CREATED, state), self.key, digest_of(wanted), self.correlation_id)
+        is_retry = self.key is not None and await self.services.state.streams.find(id) is not None
+        async with nullcontext() if self.keeps_all or is_retry else self.services.parties.room((wanted.sender, wanted.recipient)):
+            made, event = await self._make(id, state, change, field=KEY if wanted.id is None else "id")
+        self.set_header("Location", f"/streams/{id}")
+        self.answer_with(made or await self.known(id), event, duplicate=made is None, status=201)  # it may be another's by now
+
+    async def _make(self, id: str, state: State, change: Change, field: str) -> tuple[Stream | None, str]:
+        """Make a stream, and return it with the id of its first event; None: it was made before, by the same request.
+
+        Raises:
+            Conflict: If there is another one of this id; `field` is what is wrong then.
+        """
+        streams = self.services.state.streams
         made = await streams.create(id, state, change)
         stream = made or await streams.find(id)
-        if stream is None or stream.digest != digest:
-            raise Conflict(
-                "there is another stream with this id, or made with this Idempotency-Key", field=KEY if wanted.id is None else "id"
-            )
-        event = stream.first
-        if event is None:
-            assert stream.begun is not None, "nothing is begun before the first change is done"
-            event = await finish(self.services, stream, stream.begun)
-        self.set_header("Location", f"/streams/{id}")
-        self.answer_with(stream, event, duplicate=made is None, status=201)
+        if stream is None or stream.digest != change.digest:
+            raise Conflict("there is another stream with this id, or made with this Idempotency-Key", field=field)
+        if stream.first is not None:
+            return made, stream.first
+        assert stream.begun is not None, "nothing is begun before the first change is done"
+        return made, await finish(self.services, stream, stream.begun)
 
     def _id(self, wanted: NewStream) -> str:
         """Return the id of a new stream: as given, or the same for the same key of the same user, or one that nobody guesses."""

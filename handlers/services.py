@@ -14,6 +14,7 @@ from handlers.addresses import Network
 from handlers.authentication import Authenticator
 from handlers.belongings import Belonging
 from handlers.client_ids import ClientIds
+from handlers.parties import Parties
 from handlers.rates import RateLimits
 from handlers.refusals import CONNECTIONS, ORG_CONNECTIONS
 from handlers.refused_fields import RefusedFields
@@ -64,6 +65,7 @@ class Services:
     appender: Appender
     authenticator: Authenticator
     belonging: Belonging
+    parties: Parties
     state: State
     recent: RecentEvents
     snapshots: Snapshots

@@ -9,6 +9,8 @@ import pytest
 
 from channels.streams import MAX_AMOUNT_DIGITS
 from handlers import payments
+from handlers.parties import Parties
+from hub import rights
 from storage.streams import Change, Stream, Streams
 from tests.handlers.asking import ADMIN, AGENT, PUBLISHER, ask, caught_up, new_stream, own
 from tests.handlers.assembly import Assembly, token
@@ -66,6 +68,28 @@ async def test_a_stream_is_made_and_told_of(here: Assembly) -> None:
         assert event.json() == {**given, "streamId": state["streamId"]}
         assert (await get(here.port, f"/streams/{state['streamId']}", token=party)).json() == {"stream": state}
     assert await told(here, EVE) == []
+
+
+async def test_nobody_is_cut_off_by_streams_that_others_make_for_him(assemble: Assemble, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user can give another one only so many: whoever owns too much is closed. A retry needs no room, and a publisher may give more."""
+    monkeypatch.setattr(rights, "MAX_OWNED", 4)
+    here = await assemble()
+    here.services.parties = Parties(here.services.belonging, most=2)
+    async with EventStream(here.port, token=BOB) as stream:
+        await stream.welcome()
+        answers = [await create(here, key=str(number)) for number in range(5)]
+        assert [answer.status for answer in answers] == [201, 201, 409, 409, 409]
+        assert (await create(here, key="1")).json()["duplicate"]
+        assert (await create(here, PUBLISHER)).status == 201
+        assert [(await stream.next()).type for _ in range(3)] == 3 * ["stream.created"]
+        assert [one.principal.user for one in here.hub.connections] == ["GBOB"]
+
+
+async def test_a_retry_shows_nothing_of_what_was_taken_away(here: Assembly) -> None:
+    """Whoever made a stream that is somebody else's by now is told what everybody else is, also when he asks for it again (S4)."""
+    id = (await create(here, key="k")).json()["stream"]["streamId"]
+    await own(here.port, f"stream/{id}", "user:GBOB")
+    assert (await create(here, key="k")).error() == (403, "forbidden", None)
 
 
 async def test_its_owners_are_its_parties(here: Assembly) -> None:

@@ -70,6 +70,7 @@ async def test_clients_do_not_come_back_all_at_once(here: Assembly) -> None:
         appender=here.appender,
         authenticator=here.services.authenticator,
         belonging=here.services.belonging,
+        parties=here.services.parties,
         state=here.services.state,
         recent=here.services.recent,
         snapshots=here.services.snapshots,
