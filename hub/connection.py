@@ -192,7 +192,11 @@ class Connection:
 
     def offer(self, data: bytes, preamble: bytes = b"") -> bool:
         """Hand its sink what it alone gets, as its format makes it, behind bytes that go as they are; False: see `Sink.offer`."""
-        return self.sink.offer(preamble + (data if self.gzip is None else self.gzip.pack(data)))
+        return self.sink.offer(preamble + self.packed(data))
+
+    def packed(self, data: bytes) -> bytes:
+        """Return what goes over the wire for what it alone gets, as its format makes it; apart from everything else."""
+        return data if self.gzip is None or not data else self.gzip.pack(data)
 
     def finish(self, data: bytes) -> None:
         """Hand its sink the last bytes."""

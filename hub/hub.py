@@ -235,7 +235,9 @@ class Hub:
         self.rights.enter(connection)
         self.keeper.admit(connection)
         logger.info("connected", extra={"fields": connection.describe()})
-        if self.offer(connection, self._welcome(connection, moves=not first) + first, preamble):
+        # The resume token in it is a secret: it must not be compressed together with what others have a say in.
+        welcome = connection.packed(self._welcome(connection, moves=not first))
+        if self.offer(connection, first, preamble + welcome):
             self.resume(connection)
 
     def _welcome(self, connection: Connection, *, moves: bool) -> bytes:

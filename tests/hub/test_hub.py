@@ -11,7 +11,7 @@ import pytest
 
 from hub.connection import OUTBOX_BYTES, Connection, Start, State
 from hub.errors import POLICY, REPLACED, RESTART, STALE
-from hub.formats import SSE, WEBSOCKET, Format
+from hub.formats import SSE, SSE_GZIP, WEBSOCKET, Format
 from hub.hub import RETRY_SPREAD_MS, Hub
 from hub.principal import Principal
 from hub.subscriptions import Subscription
@@ -96,6 +96,18 @@ async def test_what_a_connection_gets_first_is_behind_welcome_which_moves_it_now
         on.hub.open(connection, everything(), Start(on.hub.head), first=SSE.message("snapshot", {}, "p-1"))
         await on.settle()
         assert [(one.kind, one.id) for one in sink.received] == [("welcome", None), ("snapshot", "p-1"), ("live", id_of(10))]
+
+
+async def test_what_comes_first_is_compressed_apart_from_welcome() -> None:
+    """So that its size says nothing of the resume token, whatever others have put into state and last events."""
+    async with stage() as on:
+        sizes = []
+        for text in ("resumeToken", "qpzmwxkvbjf"):
+            connection, sink = connect(on.hub, SSE_GZIP, on.clock)
+            on.hub.open(connection, everything(), Start(on.hub.head), first=SSE_GZIP.message("snapshot", {"orders": 40 * (text,)}))
+            assert [one.kind for one in sink.received[:2]] == ["welcome", "snapshot"]
+            sizes.append(len(sink.offers[0]))
+        assert sizes[0] == sizes[1]
 
 
 @pytest.mark.parametrize("format", [SSE, WEBSOCKET])
