@@ -16,6 +16,7 @@ import msgspec
 
 from channels.portfolio import Holding, Portfolios, Status, TooMany, Valued, is_amount, plain
 from hub.formats import timestamp_of
+from hub.principal import PUBLIC
 from hub.subscriptions import is_name
 from storage.entries import Entry, NewEvent
 from storage.parts import Part
@@ -110,6 +111,8 @@ class Valuation:
             return []
 
     def _take_price(self, entry: Entry) -> None:
+        if PUBLIC not in entry.audience:
+            return  # values are told to whoever holds it, who may not know this price
         try:
             new = _decoded(_price, entry)
             quote = self._quotes.get(new.symbol)

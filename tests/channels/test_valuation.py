@@ -48,6 +48,17 @@ def only(events: list[NewEvent]) -> dict[str, Any]:
     return payload(event)
 
 
+def test_a_price_that_is_not_for_everybody_values_nothing() -> None:
+    """Whoever holds the symbol would learn it, though it is not for him (L9)."""
+    valuation = Valuation()
+    valuation.take(price(1, "190"))
+    private = price(2, "200")
+    private.audience = ("org:o2", "user:u2")
+    assert valuation.take(private) == []
+    assert only(valuation.take(position(3, 10, "180")))["currentPrice"] == "190"
+    assert valuation.due(0.0, 10) == []
+
+
 def test_a_raw_event_is_answered_with_its_value() -> None:
     """By one event for the same audience, of the server's own source, about the same symbol, which says what caused it."""
     valuation = Valuation()
