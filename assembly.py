@@ -208,5 +208,6 @@ def make_rates(settings: Settings) -> Rates:
         events_per_second=settings.events_per_second,
         org_events_per_second=settings.org_events_per_second,
         grants_per_minute=settings.grants_per_minute,
+        payments_per_minute=settings.payments_per_minute,
         agent_subscriptions_per_minute=settings.agent_subscriptions_per_minute,
     )

@@ -82,6 +82,16 @@ class _Streams(Handler):
             raise BadRequest("expected 1 to 256 characters of ASCII without spaces", field=KEY)
         return None if key is None else digest_of([self.asking.org, self.asking.user, key])
 
+    def hold_to_rate(self) -> None:
+        """Make sure that whoever asks does not do so too often: users are no publishers, and what they do reaches others.
+
+        Raises:
+            TooMany: If they do.
+        """
+        if not self.keeps_all:
+            self.services.rates.pay(self.asking, correlationId=self.correlation_id)
+        self.services.rates.publish(self.asking, 1, correlationId=self.correlation_id)
+
     async def known(self, id: str) -> Stream:
         """Return a stream that whoever asks may look at.
 
@@ -118,7 +128,7 @@ class PaymentStreams(_Streams):
             raise Forbidden("a stream is made by its sender, or with the role publisher or admin", field="sender")
         id = self._id(wanted)
         state = created(id, wanted)
-        self.services.rates.publish(self.asking, 1, correlationId=self.correlation_id)
+        self.hold_to_rate()
         change = Change(1, CREATED, text_of(CREATED, state), self.key, digest_of(wanted), self.correlation_id)
         is_retry = self.key is not None and await self.services.state.streams.find(id) is not None
         async with nullcontext() if self.keeps_all or is_retry else self.services.parties.room((wanted.sender, wanted.recipient)):
@@ -177,7 +187,7 @@ class PaymentStep(_Streams):
         if not (self.keeps_all or self.asking.user in [stream.state[party] for party in todo.parties]):
             raise Forbidden("the stream is not yours")
         amount: str | None = self.shaped(Amount).amount if todo.moves else self.shaped(Nothing) and None
-        self.services.rates.publish(self.asking, 1, correlationId=self.correlation_id)
+        self.hold_to_rate()
         for _ in range(ATTEMPTS):
             if stream.begun is not None:
                 await finish(self.services, stream, stream.begun)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from handlers.addresses import counted_as
 from handlers.buckets import Allowance, Buckets
-from handlers.refusals import AGENT_SUBSCRIPTIONS, CONNECTS, EVENTS, FAILED_LOGINS, GRANTS, MESSAGES, ORG_EVENTS, Refusals
+from handlers.refusals import AGENT_SUBSCRIPTIONS, CONNECTS, EVENTS, FAILED_LOGINS, GRANTS, MESSAGES, ORG_EVENTS, PAYMENTS, Refusals
 from hub.errors import TokenExpired, TooMany, Unauthenticated
 from hub.principal import AGENT, Principal
 
@@ -29,6 +29,7 @@ class Rates:
     events_per_second: float = 0
     org_events_per_second: float = 0
     grants_per_minute: float = 0
+    payments_per_minute: float = 0
     agent_subscriptions_per_minute: float = 0
 
 
@@ -50,6 +51,7 @@ class RateLimits:
         self._events = Buckets(rates.events_per_second, rates.events_per_second * EVENTS_BURST_SECONDS, clock)
         self._org_events = Buckets(rates.org_events_per_second, rates.org_events_per_second * EVENTS_BURST_SECONDS, clock)
         self._grants = Buckets(rates.grants_per_minute / 60, rates.grants_per_minute, clock)
+        self._payments = Buckets(rates.payments_per_minute / 60, rates.payments_per_minute, clock)
         self._agents = Buckets(rates.agent_subscriptions_per_minute / 60, rates.agent_subscriptions_per_minute, clock)
         self._messages = Allowance(rates.messages_per_second, rates.messages_per_second * MESSAGES_BURST_SECONDS)
 
@@ -121,6 +123,17 @@ class RateLimits:
         if wait:
             self.refusals.count(GRANTS, principal.user, org=principal.org, **fields)
             raise _too_many("you ask for too many tickets and renewals", wait)
+
+    def pay(self, principal: Principal, **fields: Any) -> None:
+        """Let a user make or change one payment stream: the other party hears of it, and it takes the place of others' events in the log.
+
+        Raises:
+            TooMany: If it has done so too often lately.
+        """
+        wait = self._payments.take(_counted(principal))
+        if wait:
+            self.refusals.count(PAYMENTS, principal.user, org=principal.org, **fields)
+            raise _too_many("you make and change payment streams too often", wait)
 
     def message(self, full_at: float) -> tuple[float, float]:
         """Let a WebSocket send one message; its state is its own, see `Allowance.spend`."""

@@ -22,6 +22,7 @@ EVENTS: Final = "events"
 ORG_EVENTS: Final = "org_events"
 REFUSED_FIELD: Final = "refused_field"
 GRANTS: Final = "grants"
+PAYMENTS: Final = "payments"
 AGENT_SUBSCRIPTIONS: Final = "agent_subscriptions"
 CONNECTIONS: Final = "connections"
 ORG_CONNECTIONS: Final = "org_connections"
@@ -35,6 +36,7 @@ REASONS: Final = {
     EVENTS: "refused: a publisher publishes too many events",
     ORG_EVENTS: "refused: an organisation publishes too many events",
     GRANTS: "refused: a user asks for too many tickets and renewals",
+    PAYMENTS: "refused: a user makes and changes payment streams too often",
     REFUSED_FIELD: "refused: a payload has a field that is named like a secret",
     AGENT_SUBSCRIPTIONS: "reported: an agent subscribes too often",
     CONNECTIONS: "refused: the server has as many connections as it may have",

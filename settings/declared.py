@@ -297,6 +297,12 @@ class Settings:
         kinds.limit(kinds.whole(1, 1_000_000)),
         "Tickets and renewals that one user may ask for.",
     )
+    payments_per_minute: int = _setting(
+        "Limits",
+        120,
+        kinds.limit(kinds.whole(1, 1_000_000)),
+        "Payment streams that one user may make or change, without the role publisher or admin.",
+    )
     agent_subscriptions_per_minute: int = _setting(
         "Limits",
         60,

@@ -14,6 +14,7 @@ from handlers import refusals
 from handlers.refusals import REASONS
 from hub.errors import POLICY, TRY_LATER
 from settings import UNLIMITED
+from tests.handlers.asking import ask, new_stream
 from tests.handlers.assembly import PUBLISHER, USER, Assembly, token
 from tests.handlers.clients import CLOSE, PING, EventStream, RawWebSocket, Response, event, frame, get, publish, request, websocket
 from tests.handlers.conftest import Assemble
@@ -365,6 +366,24 @@ async def test_tickets_and_renewals_are_counted_together(assemble: Assemble, exp
         assert 0 < int(refused.headers["retry-after"]) <= 30
     assert (await ask("/v1/tickets", b"", token("u2"))).status == 201
     assert counted(here) == {refusals.GRANTS: 2}
+
+
+# ---- payment streams
+
+
+async def test_payment_streams_made_and_changed_are_counted_together(assemble: Assemble, expected_logs: list[str]) -> None:
+    """One more than allowed is refused with the time to wait, and nothing happens; a publisher's are not counted (S6)."""
+    expected_logs.append(REASONS[refusals.PAYMENTS])
+    here = await assemble(payments_per_minute=2)
+    made = await ask(here.port, "POST", "/streams", new_stream("u1", "u2"), token=USER)
+    path = f"/streams/{made.json()['stream']['streamId']}"
+    assert (await ask(here.port, "POST", f"{path}/top-up", {"amount": "1"}, token=USER)).status == 200
+    for target, body in ((f"{path}/top-up", {"amount": "1"}), ("/streams", new_stream("u1", "u2"))):
+        refused = await ask(here.port, "POST", target, body, token=USER)
+        assert refused.error() == (429, "too_many_requests", None)
+        assert 0 < int(refused.headers["retry-after"]) <= 30
+    assert (await ask(here.port, "POST", f"{path}/top-up", {"amount": "1"}, token=PUBLISHER)).json()["stream"]["depositedAmount"] == "102"
+    assert counted(here) == {refusals.PAYMENTS: 2}
 
 
 # ---- agents

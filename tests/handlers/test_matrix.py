@@ -75,7 +75,9 @@ MESSAGES: dict[str, dict[str, Any]] = {
 @pytest.fixture
 async def unlimited(assemble: Assemble) -> Assembly:
     """A server that counts nothing, since everybody comes from one address."""
-    here = await assemble(failed_logins_per_minute=UNLIMITED, grants_per_minute=UNLIMITED, connections_per_user=UNLIMITED)
+    here = await assemble(
+        failed_logins_per_minute=UNLIMITED, grants_per_minute=UNLIMITED, payments_per_minute=UNLIMITED, connections_per_user=UNLIMITED
+    )
     await own(here.port, "stream/1", "user:u1")
     await own(here.port, "stream/9", "user:u9")
     made = await ask(here.port, "POST", "/streams", new_stream("u1", "u9", id="s1"), token=token_of("publisher"))

@@ -9,7 +9,18 @@ import pytest
 
 from handlers.buckets import FULL
 from handlers.rates import RateLimits, Rates
-from handlers.refusals import AGENT_SUBSCRIPTIONS, CONNECTS, EVENTS, FAILED_LOGINS, GRANTS, MESSAGES, ORG_EVENTS, REASONS, Refusals
+from handlers.refusals import (
+    AGENT_SUBSCRIPTIONS,
+    CONNECTS,
+    EVENTS,
+    FAILED_LOGINS,
+    GRANTS,
+    MESSAGES,
+    ORG_EVENTS,
+    PAYMENTS,
+    REASONS,
+    Refusals,
+)
 from hub.errors import TokenExpired, TooMany, Unauthenticated
 from hub.principal import Principal
 
@@ -84,6 +95,14 @@ def test_a_user_has_as_many_tickets_and_renewals_as_its_rate(world: Make) -> Non
     assert allowed(3, lambda: here.limits.grant(Principal("u1", org="o1"))) == [None, None, 30]
     assert allowed(1, lambda: here.limits.grant(Principal("u1", org="o2"))) == [None]
     assert here.counted() == {GRANTS: 1}
+
+
+def test_a_user_changes_payment_streams_as_often_as_its_rate(world: Make) -> None:
+    """Users of other organisations with the same name are others."""
+    here = world(payments_per_minute=2)
+    assert allowed(3, lambda: here.limits.pay(Principal("u1", org="o1"))) == [None, None, 30]
+    assert allowed(1, lambda: here.limits.pay(Principal("u1", org="o2"))) == [None]
+    assert here.counted() == {PAYMENTS: 1}
 
 
 def test_the_log_names_the_address_and_not_its_network(world: Make, caplog: pytest.LogCaptureFixture) -> None:
