@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
@@ -15,8 +16,8 @@ from channels.valuation import SOURCE
 from hub.errors import NotReady
 from storage.entries import Entry, NewEvent
 from storage.positions import Position
-from storage.recent import Wanted
-from tests.handlers.asking import ADMIN, AGENT, PUBLISHER, caught_up, own, session, ticket
+from storage.recent import RecentEvents, Wanted
+from tests.handlers.asking import ADMIN, AGENT, PUBLISHER, caught_up, own, revoke, session, ticket
 from tests.handlers.assembly import USER, Assembly, token
 from tests.handlers.clients import EventStream, SseEvent, get, publish
 from tests.handlers.conftest import Assemble
@@ -582,3 +583,34 @@ async def test_a_compressed_stream_begins_in_the_same_way(here: Assembly) -> Non
             assert await packed.next() == await plain.next()
         await order(here, 3)
         assert await packed.next() == await plain.next()
+
+
+# --- rights that change meanwhile
+
+
+async def test_rights_that_are_lost_while_last_events_are_read_count(here: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has lost a resource gets none of its events, is refused where he named it, and with a revoked credential altogether (L9)."""
+    meanwhile: list[Awaitable[None]] = []
+    find = RecentEvents.events
+
+    async def slow(self: RecentEvents, wanted: Wanted, up_to: Position) -> list[Entry]:
+        found = await find(self, wanted, up_to)
+        assert found
+        await meanwhile.pop()
+        await caught_up(here)
+        return found
+
+    monkeypatch.setattr(RecentEvents, "events", slow)
+    for resource in ("desk/1", "strategy/1"):
+        await own(here.port, resource, "user:u1")
+    named = (("trade:new", "resource:desk/1"), ("strategy:update", "resource:strategy/1"), ("alert:new", "user:u1"))
+    await published(here, *(sample(type, audience) for type, audience in named))
+    meanwhile.append(own(here.port, "desk/1", "user:u2"))
+    async with EventStream(here.port, path="/api/stream/trading", token=token("u1")) as stream:
+        assert [(await stream.next()).type for _ in range(2)] == ["welcome", "live"]
+    for path, change, status in (
+        ("/api/stream/strategies/1", own(here.port, "strategy/1", "user:u2"), 403),
+        ("/api/stream/alerts", revoke(here.port, "user", "u1"), 401),
+    ):
+        meanwhile.append(change)
+        assert (await get(here.port, path, token=token("u1"))).status == status
