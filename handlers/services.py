@@ -29,6 +29,7 @@ from storage.appender import Appender
 from storage.recent import RecentEvents
 from storage.state import State
 
+ANONYMOUS_SHARE = 0.8  # of all connections there may be; beyond that there is room only for those who show a credential
 FULL_SECONDS = 5  # said to whom a server that is full or stopping refuses
 
 
@@ -108,7 +109,8 @@ class Services:
             raise
         if self.stopping:
             raise NotReady("the server takes no more connections", retry_after=FULL_SECONDS)
-        if not self.hub.has_room(len(self.waiting)):
+        share = ANONYMOUS_SHARE if principal is not None and principal.is_anonymous else 1.0
+        if not self.hub.has_room(len(self.waiting), share):
             self.rates.refusals.count(CONNECTIONS, address, correlationId=correlation_id)
             raise NotReady("the server takes no more connections", retry_after=FULL_SECONDS)
 

@@ -203,9 +203,9 @@ class Hub:
             return self.head
         return max(connection.position, gathering.before)
 
-    def has_room(self, expected: int = 0) -> bool:
-        """Tell whether one more connection may be opened, beside those that are expected to be."""
-        return not self._max_connections or len(self.connections) + expected < self._max_connections
+    def has_room(self, expected: int = 0, share: float = 1.0) -> bool:
+        """Tell whether one more connection may be opened, beside those that are expected to be, within a share of all there may be."""
+        return not self._max_connections or len(self.connections) + expected < share * self._max_connections
 
     def open(
         self,

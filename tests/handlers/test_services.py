@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 from handlers.refusals import CONNECTIONS, ORG_CONNECTIONS, REASONS
 from handlers.services import Services
 from hub.errors import TailcastError
-from hub.principal import Principal
+from hub.principal import ANONYMOUS, Principal
 from tests.handlers.assembly import USER, Assembly, token
-from tests.handlers.clients import RawWebSocket, websocket
+from tests.handlers.clients import EventStream, RawWebSocket, websocket
 from tests.handlers.conftest import Assemble
 from tests.waiting import wait_until
 
@@ -50,6 +51,19 @@ async def test_there_is_room_for_as_many_as_are_connected_or_about_to_be(assembl
     here.services.stopping = True
     assert refusal(here) == "unavailable"
     assert counted(here) == {CONNECTIONS: 1}
+
+
+async def test_the_last_room_is_for_those_who_show_a_credential(assemble: Assemble, expected_logs: list[str]) -> None:
+    """Whoever has none can open as many connections as he finds addresses: they must not keep users out (S6)."""
+    expected_logs.append(REASONS[CONNECTIONS])
+    here = await assemble(max_connections=5)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(4):
+            assert refusal(here, ANONYMOUS) is None
+            await stack.enter_async_context(EventStream(here.port, path="/api/stream/prices"))
+        assert refusal(here, ANONYMOUS) == "unavailable"
+        assert refusal(here, Principal("u1")) is None
+        assert counted(here) == {CONNECTIONS: 1}
 
 
 async def test_an_organisation_has_room_of_its_own(assemble: Assemble, expected_logs: list[str]) -> None:

@@ -176,6 +176,16 @@ async def test_there_is_room_up_to_the_limit() -> None:
     assert Stage().hub.has_room()
 
 
+async def test_there_may_be_room_for_some_only() -> None:
+    """Within a share of the limit."""
+    on = Stage(max_connections=4)
+    on.open()
+    assert on.hub.has_room(share=0.5)
+    on.open()
+    assert not on.hub.has_room(share=0.5)
+    assert on.hub.has_room()
+
+
 async def test_ids_can_be_made_before_the_follower_has_begun() -> None:
     """Before the first contact the log itself lends its codec."""
     hub = Hub(ListLog(), ManualClock())
