@@ -106,6 +106,7 @@ def assemble(settings: Settings, log: Log, state: State, key: bytes, clock: Cloc
         connections_per_org=settings.connections_per_org,
         seal=sealer.seal,
         overlay=overlay,
+        logged=[one.name for one in CATALOGUE.types.values() if one.high is not None],
     )
     authenticator = Authenticator(
         verifier=make_verifier(settings),

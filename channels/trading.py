@@ -106,7 +106,6 @@ class PriceUpdate(Shape):
     ask: Annotated[Number, Meta(description="The best at which it is offered.")]
     timestamp: Timestamp
     volume: Annotated[Number | None, Meta(description="How many were traded.")] = None
-    initializing: Annotated[bool | None, Meta(description="True: it is no change, but what a new client begins with.")] = None
 
 
 class TradeNew(Shape):

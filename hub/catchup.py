@@ -15,7 +15,7 @@ from typing import Protocol
 from hub.connection import Connection, Start, State
 from hub.errors import INTERNAL
 from hub.formats import rfc3339
-from hub.gathering import newest_of_each
+from hub.gathering import RATE_SECONDS, newest_of_each
 from hub.pages import EntryLog, Page, Pages
 from hub.router import Router
 from hub.turns import Turns
@@ -268,7 +268,7 @@ class CatchUp:
         pace = connection.terms.pace
         assert pace is not None
         owed, last = self._owed(connection, entries, index, head)
-        seconds = max(pace.seconds, (last.ms - entries[index].ms) / 1000)
+        seconds = max(RATE_SECONDS, (last.ms - entries[index].ms) / 1000)
         kept = newest_of_each(owed) if len(owed) > pace.above * seconds else owed
         encode = connection.format.event
         parts: list[bytes] = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Collection, Iterator
 
 from hub.connection import Connection, offer_all
 from hub.formats import Format
@@ -11,8 +12,10 @@ from hub.interest import Interest
 from hub.pace import Pacer
 from hub.router import Route, Router, meets
 from hub.subscriptions import Subscription, parse_payload
-from storage.entries import Entry
+from storage.entries import HIGH, Entry
 from storage.positions import Position
+
+logger = logging.getLogger("tailcast.hub")
 
 
 class FanOut:
@@ -22,9 +25,11 @@ class FanOut:
         router: Says what is for whom.
         pacer: Gathers what is for paced connections.
         chunk_bytes: About how much one send may hold: what a socket does not take of it stays in memory.
+        logged: Types of events whose delivery is logged where they are of high priority.
     """
 
-    def __init__(self, router: Router, pacer: Pacer, chunk_bytes: int) -> None:
+    def __init__(self, router: Router, pacer: Pacer, chunk_bytes: int, logged: Collection[str] = ()) -> None:
+        self._logged = frozenset(logged)
         self._router = router
         self._pacer = pacer
         self._chunk_bytes = chunk_bytes
@@ -64,7 +69,15 @@ class FanOut:
             self.delivered += mask.bit_count() * len(connections)
             self.possible += len(entries) * len(connections)
             blocked += offer_all(format.join([format.event(entries[index]) for index in _bits(mask)]), connections)
+        for entry in entries:
+            if entry.priority == HIGH and entry.type in self._logged:
+                self._log(entry)
         return blocked
+
+    def _log(self, entry: Entry) -> None:
+        clients = sum(len(interest.attached) for interest in self._masks([entry]))
+        fields = {"correlationId": entry.correlation_id, "id": entry.id, "type": entry.type, "clients": clients}
+        logger.info("delivered at once", extra={"fields": fields})
 
     def _masks(self, entries: list[Entry]) -> dict[Interest[Connection], int]:
         """Return for each interest concerned which of the entries are for it, as bits."""

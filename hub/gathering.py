@@ -13,6 +13,7 @@ FRAMING_BYTES = 256  # about what an id, a type and a frame add to the payload o
 # they are in it.
 MOST_ENTRIES = 4096
 MOST_BYTES = 8 << 20  # by the entries' own estimate
+RATE_SECONDS = 1.0  # over which it is measured how many come
 CONFLATE_ENTRIES = 256  # as many are gathered before it is first looked which of them are superseded
 
 
@@ -50,7 +51,7 @@ class Gathering:
     that is, or not there.
     """
 
-    __slots__ = ("_came", "_conflate_at", "_opened_at", "_size", "before", "due", "entries", "pace", "queued")
+    __slots__ = ("_allowance", "_conflate_at", "_refilled_at", "_size", "before", "due", "entries", "pace", "queued")
 
     def __init__(self, pace: Pace) -> None:
         self.pace = pace
@@ -58,8 +59,10 @@ class Gathering:
         self.before = Position(0, 0)
         self.due = 0.0  # clock: when something may be delivered again
         self.queued = False  # the ticker will look at it
-        self._opened_at = 0.0  # clock: when the first of what is pending came
-        self._came = 0  # how many came since then
+        # How many more may come before it is too much: a bucket that holds what may come in one second, so that it is all the same whether
+        # they come evenly or in batches. Below zero it is too much; it does not fall far, so that it is soon over.
+        self._allowance = pace.above * RATE_SECONDS
+        self._refilled_at = 0.0  # clock
         self._size = 0
         self._conflate_at = CONFLATE_ENTRIES
 
@@ -76,20 +79,27 @@ class Gathering:
     def add(self, entries: list[Entry], before: Position, now: float) -> int:
         """Gather entries, the first of which comes right after `before`, and return how many are superseded and let go."""
         if not self.entries:
-            self.before, self._opened_at, self._came, self._conflate_at = before, now, 0, CONFLATE_ENTRIES
+            self.before, self._conflate_at = before, CONFLATE_ENTRIES
         self.entries += entries
-        self._came += len(entries)
+        self._refill(now)
+        self._allowance = max(self._allowance - len(entries), -self.pace.above * self.pace.seconds - 1)
         self._size += sum(entry.size for entry in entries)
         return self.conflate(now) if len(self.entries) >= self._conflate_at or self._size > MOST_BYTES else 0
 
     def conflate(self, now: float) -> int:
         """Keep the newest of each key only, if more came than the pace allows; return how many were let go."""
         count = len(self.entries)
-        if self._came > self.pace.above * max(self.pace.seconds, now - self._opened_at):
+        self._refill(now)
+        if self._allowance < 0:
             self.entries = newest_of_each(self.entries)
             self._size = sum(entry.size for entry in self.entries)
         self._conflate_at = max(CONFLATE_ENTRIES, 2 * len(self.entries))
         return count - len(self.entries)
+
+    def _refill(self, now: float) -> None:
+        above = self.pace.above
+        self._allowance = min(above * RATE_SECONDS, self._allowance + above * (now - self._refilled_at))
+        self._refilled_at = now
 
     @property
     def full(self) -> bool:

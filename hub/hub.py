@@ -7,7 +7,7 @@ own connection the live path, and nobody else anything.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from hub.catchup import EVICTED, CatchUp
@@ -49,6 +49,7 @@ class Hub:
         connections_per_org: How many of them one organisation may have; one more is refused. 0: any number.
         seal: Makes the resume token of a connection at a place, given as an id; None: there are none.
         overlay: Takes what the log says of state; None: there is no state.
+        logged: Types of events whose delivery is logged where they are of high priority.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Hub:
         connections_per_org: int = 0,
         seal: Callable[[Connection, str], str | None] = lambda connection, position: None,
         overlay: Overlay | None = None,
+        logged: Collection[str] = (),
     ) -> None:
         self._log = log
         self._clock = clock
@@ -79,7 +81,7 @@ class Hub:
         self.rights = Rights(self, clock.time, connections_per_user=connections_per_user, connections_per_org=connections_per_org)
         self.window = Window(window_bytes)
         self.pacer = Pacer(clock.monotonic, chunk_bytes)
-        self.fan_out = FanOut(self.router, self.pacer, chunk_bytes)
+        self.fan_out = FanOut(self.router, self.pacer, chunk_bytes, logged)
         self.keeper = Keeper(
             self,
             self.connections,

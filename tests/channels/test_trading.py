@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from channels.trading import CHANNELS, POSITION_UPDATE, PRICE_UPDATE, PriceUpdate, ValuedPosition
-from channels.validation import VALIDATION
 from channels.valuation import Valuation
 from tests.hub.fakes import make_entry
 
@@ -41,10 +40,9 @@ def test_a_list_of_positions_has_their_total_value() -> None:
     assert POSITIONS.snapshot.total([]) == {"totalValue": "0"}
 
 
-def test_an_initial_price_is_of_the_shape_of_prices() -> None:
-    """The flag that it carries is declared (D4)."""
-    initial = {**PRICE_UPDATE.sample, "initializing": True}
+def test_only_the_server_says_that_a_price_is_an_initial_one() -> None:
+    """It adds the flag itself (D4): one of a publisher's would make a change look like a beginning."""
     assert PRICES.snapshot is not None
     assert PRICES.snapshot.each
-    assert VALIDATION.facts("price:update", msgspec.json.encode(initial), ("public",)).key == initial["symbol"]
-    assert msgspec.convert(initial, PriceUpdate, strict=False).initializing is True
+    with pytest.raises(msgspec.ValidationError, match="initializing"):
+        msgspec.convert({**PRICE_UPDATE.sample, "initializing": True}, PriceUpdate, strict=False)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
+import pytest
+
 from hub.connection import Connection
 from hub.fanout import FanOut
 from hub.formats import SSE, WEBSOCKET, Format
@@ -10,7 +14,7 @@ from hub.pace import Pacer
 from hub.principal import Principal
 from hub.router import Router
 from hub.subscriptions import Subscription, make_subscription
-from storage.entries import Entry
+from storage.entries import HIGH, Entry
 from tests.hub.fakes import ManualClock, RecordingSink, make_entries, make_entry, place_of
 
 
@@ -135,3 +139,20 @@ def test_keys_select_beside_subscriptions_without_any() -> None:
     bounded = stage.attach(make_subscription("*", [], [], {"minN": 2}, [], ["k2"]))
     stage.push([make_entry(seq, topic="a", key=f"k{seq}", data=f'{{"n": {seq}}}') for seq in (1, 2, 3)])
     assert (keyed.numbers(), whatever.numbers(), bounded.numbers()) == ([1, 3], [1, 2, 3], [2])
+
+
+def test_delivery_at_once_is_logged_for_some_types(caplog: pytest.LogCaptureFixture) -> None:
+    """With how many clients it was handed to (D5); not of other types, and not without high priority."""
+    caplog.set_level(logging.INFO)
+    router = Router()
+    stage = Stage()
+    stage.router = router
+    stage.fan_out = FanOut(router, stage.pacer, 65536, logged=["alert"])
+    for audience in ("public", "public", "user:u"):
+        stage.attach(audience=audience)
+    high = [make_entry(seq, type=type) for seq, type in enumerate(("alert", "other"), 1)]
+    for entry in high:
+        entry.priority = HIGH
+    stage.push([*high, make_entry(3, type="alert")])
+    logged = [record.__dict__["fields"] for record in caplog.records if record.message == "delivered at once"]
+    assert logged == [{"correlationId": None, "id": high[0].id, "type": "alert", "clients": 2}]

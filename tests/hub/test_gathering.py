@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.gathering import CONFLATE_ENTRIES, MOST_ENTRIES, Gathering, chunk_of, newest_of_each
+from hub.gathering import MOST_ENTRIES, Gathering, chunk_of, newest_of_each
 from hub.terms import Pace
 from storage.entries import HIGH, Entry
 from tests.hub.fakes import make_entries, make_entry, place_of
@@ -48,20 +48,37 @@ def test_pieces_are_about_a_chunk_and_hold_everything(sizes: list[int], chunk_by
 
 
 def test_everything_stays_while_it_is_not_more_than_the_pace_allows() -> None:
-    """A thousand a second are a hundred in a tenth of a second; with one more, only the newest of each key stays."""
+    """A thousand within a second, all at once too; with one more, only the newest of each key stays."""
     gathering = Gathering(Pace(0.1, above=1000))
-    assert gathering.add(keyed(1, *["k"] * 100), place_of(0), 5.0) == 0
-    assert gathering.conflate(5.1) == 0
-    gathering.add(keyed(101, "k"), place_of(100), 5.1)
-    assert gathering.conflate(5.1) == 100
-    assert numbers(gathering.entries) == [101]
+    assert gathering.add(keyed(1, *["k"] * 1000), place_of(0), 5.0) == 0
+    assert gathering.conflate(5.0) == 0
+    gathering.add(keyed(1001, "k"), place_of(1000), 5.0)
+    assert gathering.conflate(5.0) == 1000
+    assert numbers(gathering.entries) == [1001]
+
+
+@pytest.mark.parametrize(("a_batch", "every_seconds"), [(90, 0.1), (450, 0.5), (900, 1.0), (9, 0.01)])
+def test_batches_are_not_too_much_for_coming_together(a_batch: int, every_seconds: float) -> None:
+    """Nine hundred a second, in batches of whatever size: nothing is left out."""
+    gathering, now, seq = Gathering(Pace(0.1, above=1000)), 5.0, 1
+    for _ in range(round(10 / every_seconds)):
+        assert gathering.add(keyed(seq, *["k"] * a_batch), place_of(seq - 1), now) == 0
+        assert gathering.conflate(now) == 0
+        gathering.take(1 << 20, 99_999)
+        seq, now = seq + a_batch, now + every_seconds
 
 
 def test_allowance_grows_with_the_time_that_passes() -> None:
-    """A ticker that is late makes nobody lose what was not too much."""
+    """A ticker that is late makes nobody lose what was not too much; and after it was too much, less is soon not."""
     gathering = Gathering(Pace(0.1, above=1000))
-    gathering.add(keyed(1, *["k"] * 150), place_of(0), 5.0)
-    assert gathering.conflate(5.2) == 0
+    gathering.add(keyed(1, *["k"] * 1000), place_of(0), 5.0)
+    gathering.add(keyed(1001, *["k"] * 150), place_of(1000), 5.15)
+    assert gathering.conflate(5.15) == 0
+    gathering.add(keyed(1151, *["k"] * 5000), place_of(1150), 5.15)
+    gathering.conflate(5.15)
+    assert numbers(gathering.entries) == [6150]
+    gathering.add(keyed(6151, *["k"] * 50), place_of(6150), 5.4)
+    assert gathering.conflate(5.4) == 0
 
 
 def test_with_no_rate_to_exceed_it_is_always_the_newest() -> None:
@@ -73,12 +90,12 @@ def test_with_no_rate_to_exceed_it_is_always_the_newest() -> None:
 
 
 def test_what_is_superseded_does_not_pile_up() -> None:
-    """However much comes between two deliveries, about twice as much as there are keys is kept, and the count begins anew each time."""
+    """However much comes between two deliveries, about twice as much is kept as may come in a second."""
     gathering = Gathering(Pace(0.1, above=1000))
     gone = 0
     for seq in range(1, 20_001, 4):
         gone += gathering.add(keyed(seq, "a", "b", "c", "d"), place_of(seq - 1), 5.0)
-        assert len(gathering.entries) <= CONFLATE_ENTRIES + 4
+        assert len(gathering.entries) <= 2 * 1024 + 4
     assert gone + gathering.conflate(5.0) == 20_000 - 4
     piece = gathering.take(1 << 20, 99_999)
     assert numbers(piece) == [19_997, 19_998, 19_999, 20_000]
