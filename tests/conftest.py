@@ -23,6 +23,7 @@ settings.load_profile("untimed")
 
 # A cancelled task needs a few turns of the loop until it has ended, one for each `finally` that awaits.
 _TURNS_TO_SETTLE = 20
+CHECKPOINT_SECONDS = 5.0  # of the MongoDB that all tests share
 
 
 # --- the event loop of a test -------------------------------------------------------------------------
@@ -131,6 +132,10 @@ def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def _mongodb_client(mongodb_uri: str) -> Iterator[pymongo.MongoClient[dict[str, Any]]]:
     client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(mongodb_uri)
+    # A file of a database that was dropped stays open until it can be in no snapshot any more, and a checkpoint was made: by default for
+    # five minutes and one. So many tests would open more files than a process may.
+    for parameter in ({"minSnapshotHistoryWindowInSeconds": 0}, {"syncdelay": CHECKPOINT_SECONDS}):
+        client.admin.command({"setParameter": 1, **parameter})
     yield client
     client.close()
 
